@@ -1,0 +1,1 @@
+"""Redline: how much load an LLM server carries before it breaks its promise."""
