@@ -1,0 +1,37 @@
+"""Token counts of requests: sampled so that request i's depends only on the distribution, the seed and i."""
+
+from __future__ import annotations
+
+import math
+import zlib
+from typing import Literal
+
+import numpy as np
+from scipy.special import ndtri
+
+from redline.model import Lengths
+from redline.records import Ints
+
+_WORDS = 4  # Philox gives four 64-bit words per step of its counter
+
+
+def sample(
+    lengths: Lengths, seed: int, start: int, count: int, stream: Literal["prompt", "output"] | str = "prompt"
+) -> Ints:
+    """The token counts of requests start..start+count-1; any split into calls gives the same numbers.
+
+    `stream` separates quantities of one request, so that long prompts do not come with long outputs.
+    One counter step serves four requests; a sampler that rejects (as numpy's normal does) could not start anywhere.
+    """
+    if count <= 0:
+        return np.zeros(0, np.int32)
+    if lengths.cv <= 0 or lengths.low >= lengths.high:
+        fixed = min(max(round(lengths.mean), lengths.low), lengths.high)
+        return np.full(count, fixed, np.int32)
+    skip = start % _WORDS
+    key = np.array([seed & 0xFFFF_FFFF_FFFF_FFFF, zlib.crc32(stream.encode())], np.uint64)
+    raw = np.random.Philox(key=key, counter=[start // _WORDS, 0, 0, 0]).random_raw(count + skip)[skip:]
+    uniform = ((raw >> np.uint64(11)).astype(np.float64) + 0.5) * 2.0**-53
+    variance = math.log1p(lengths.cv**2)
+    tokens = np.exp(math.log(lengths.mean) - variance / 2 + math.sqrt(variance) * ndtri(uniform))
+    return np.clip(np.rint(tokens), lengths.low, lengths.high).astype(np.int32)
