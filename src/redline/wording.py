@@ -1,0 +1,185 @@
+"""Loads, trials and answers in words that a person can repeat; every number the user reads is formatted here."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+
+from redline.model import UNITS, Answer, Criterion, Failed, Invalid, Probe, Sla, Trial, Variable
+from redline.sla import met, ratio
+
+_KINDS = {
+    "scout": "a quick look",
+    "main": "measuring",
+    "confirm": "confirming",
+    "hold": "holding",
+    "list": "measuring",
+}
+
+
+def number(x: float) -> str:
+    """Three significant digits, thousands separated, never an exponent for what a person meets."""
+    if not math.isfinite(x):
+        return "?"
+    if abs(x) >= 100:
+        return f"{x:,.0f}"
+    if x != 0 and abs(x) < 0.001:
+        return f"{x:.2g}"
+    digits = 2 - (math.floor(math.log10(abs(x))) if x else 2)
+    text = f"{x:.{max(digits, 0)}f}"
+    return text.rstrip("0").rstrip(".") if "." in text else text
+
+
+def duration(seconds: float) -> str:
+    """34 s, 2 min 5 s, 1 h 10 min."""
+    whole = round(seconds)
+    if whole < 100:
+        return f"{whole} s"
+    minutes, rest = divmod(whole, 60)
+    if minutes < 60:
+        return f"{minutes} min {rest} s" if rest else f"{minutes} min"
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours} h {minutes} min" if minutes else f"{hours} h"
+
+
+def quantity(metric: str, x: float) -> str:
+    """A metric's value with its unit."""
+    if metric.endswith("_ms"):
+        return f"{number(x)} ms"
+    if metric == "error_rate" or metric.startswith("attainment"):
+        return f"{number(100 * x)} %"
+    return f"{number(x)}/s"
+
+
+def load_text(load: float, by: Variable) -> str:
+    return f"{number(load)} {UNITS[by]}"
+
+
+def kind_text(probe: Probe) -> str:
+    return _KINDS[probe.kind]
+
+
+def criterion_text(criterion: Criterion, stat: float | None) -> str:
+    """p99_ttft_ms 240 ms > 200 ms, or 184 of 200 ms where it is met."""
+    bound = quantity(criterion.metric, criterion.bound)
+    if stat is None or not math.isfinite(stat):
+        return f"{criterion.metric} {criterion.op} {bound}"
+    value = quantity(criterion.metric, stat)
+    if met(criterion, stat):
+        return f"{criterion.metric} {value} of {bound}"
+    broken = {"<=": ">", "<": ">=", ">=": "<", ">": "<="}[criterion.op]
+    return f"{criterion.metric} {value} {broken} {bound}"
+
+
+def tightest(sla: Sla, stats: Mapping[str, float]) -> Criterion | None:
+    """The criterion nearest to its bound, or furthest beyond it; None without numbers."""
+    known = [c for c in sla.criteria if math.isfinite(stats.get(c.metric, math.nan))]
+    return max(known, key=lambda c: ratio(c, stats[c.metric]), default=None)
+
+
+def outcome_text(trial: Trial, sla: Sla | None, stats: Mapping[str, float]) -> tuple[bool | None, str]:
+    """(met, broken or neither; why, in plain words)."""
+    outcome = trial.outcome
+    if isinstance(outcome, Failed):
+        return None, f"{'the server died' if outcome.server_died else 'broke'}: {_first_line(outcome.reason)}"
+    if isinstance(outcome, Invalid):
+        return None, f"not usable: {_first_line(outcome.reason)}" + (f" ({outcome.cure})" if outcome.cure else "")
+    reason = outcome.stop.reason
+    if reason == "over":
+        return False, f"too much: {outcome.stop.detail or 'the queue grows'}"
+    if reason == "fail":
+        return False, f"too much: {_failed_on(outcome.stop.criterion, outcome.stop.detail, sla, stats)}"
+    if sla is None:
+        return None, "measured"
+    criterion = tightest(sla, stats)
+    if criterion is None:
+        return None, "cut short, too early to say" if reason == "budget" else "measured"
+    broken = [c for c in sla.criteria if c.metric in stats and not met(c, stats[c.metric])]
+    words = criterion_text(criterion, stats[criterion.metric])
+    if reason == "budget":
+        return None, f"ended by the budget: {words}"
+    return (False, f"too much: {words}") if broken else (True, f"holds: {words}")
+
+
+def _failed_on(text: str | None, detail: str, sla: Sla | None, stats: Mapping[str, float]) -> str:
+    criterion = next((c for c in sla.criteria if c.text == text), None) if sla else None
+    if criterion is not None and not met(criterion, stats.get(criterion.metric, criterion.bound)):
+        return criterion_text(criterion, stats[criterion.metric])
+    return f"{text or 'a criterion'} is out of reach" + (f" ({detail})" if detail else "")
+
+
+def _first_line(text: str) -> str:
+    return text.strip().split("\n", 1)[0]
+
+
+# ---- answers ---------------------------------------------------------------------------------------------------------
+
+
+def interval_text(answer: Answer) -> str:
+    """11.8 to 12.8; open ends in words."""
+    if answer.low is None and answer.high is None:
+        return "-"
+    if answer.high is None:
+        return f"at least {number(answer.low or 0.0)}"
+    if not answer.low:
+        return f"below {number(answer.high)}"
+    return f"{number(answer.low)} to {number(answer.high)}"
+
+
+def subject_text(answer: Answer, several: bool) -> str:
+    """Which server, workload and SLA the answer is about."""
+    return (
+        ", ".join(part for part in (answer.server, answer.workload, answer.sla) if part) if several else "This server"
+    )
+
+
+def sentence(answer: Answer, *, several: bool = False) -> str:
+    """One answer as a sentence that a person can repeat to another."""
+    who = subject_text(answer, several)
+    unit = UNITS[answer.variable]
+    sure = f"{number(100 * answer.confidence)} % confidence"
+    bounds = ", ".join(c.text for c in answer.criteria if not c.default) or "its SLA"
+    limit = f" What gives way first is {answer.limiting}." if answer.limiting else ""
+    match answer.evidence:
+        case "edge":
+            carries = f"{who} carries {number(answer.capacity or 0.0)} {unit} within {bounds}"
+            return f"{carries} ({interval_text(answer)} with {sure}).{limit}"
+        case "floor":
+            top = number(answer.capacity or 0.0)
+            return f"{who} carries at least {top} {unit} within {bounds}; that was the highest load allowed (--max)."
+        case "none":
+            lowest = number(answer.high or 0.0)
+            return f"{who} does not meet {bounds} even at the lowest load tried, {lowest} {unit}.{limit}"
+        case "undecided":
+            return (
+                f"{who}: undecided within {bounds}: {answer.stop_reason or 'the budget ended'}. {_so_far(answer, unit)}"
+            )
+        case "client_limited":
+            return f"{who}: the load generator gave out before the server did. {_so_far(answer, unit)}"
+        case "crashed":
+            at = f" at {number(answer.high)} {unit}" if answer.high is not None else ""
+            return f"{who}: the server died{at}, twice. {_so_far(answer, unit)}"
+        case "not_started":
+            return f"{who} never became ready: {_first_line(answer.error or 'no reason given')}"
+
+
+def _so_far(answer: Answer, unit: str) -> str:
+    held = f"It held at {number(answer.capacity)} {unit}" if answer.capacity is not None else "It held at no load yet"
+    if answer.low is None or answer.high is None:
+        return f"{held}."
+    return f"{held}; the capacity is believed to be {interval_text(answer)} {unit}."
+
+
+def best_text(answers: Sequence[Answer]) -> str:
+    """Which configuration carries most, where several answer one question; empty where the comparison says nothing."""
+    known = sorted((a for a in answers if a.capacity is not None), key=lambda a: -(a.capacity or 0.0))
+    if len(known) < 2 or len({(a.workload, a.sla, a.variable) for a in answers}) != 1:
+        return ""
+    first, second = known[0], known[1]
+    if not first.capacity or not second.capacity:
+        return ""
+    ratio = first.capacity / second.capacity
+    text = f"{first.server} carries most: {load_text(first.capacity, first.variable)}"
+    if second.high is None or first.low is None or first.low <= second.high:
+        return f"{text}; {second.server} is too near to call, since the intervals overlap."
+    return f"{text}, {number(ratio)} times as much as {second.server}."
