@@ -7,7 +7,7 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from difflib import get_close_matches
-from functools import lru_cache
+from functools import lru_cache, reduce
 from typing import Literal, TypeAlias
 
 import numpy as np
@@ -101,7 +101,8 @@ class Judged:
     """One criterion's view of each request: so many units known (`weight`), so many of them over the bound (`over`).
 
     The unit is the request, for inter-token latencies the gap. `value` is the request's own figure in ms (of its gaps
-    the mean), infinite for a failed request, its lower bound while unfinished, and NaN where it has none.
+    the mean; for an attainment the worst ratio of a latency to its bound), infinite for a failed request, a lower bound
+    while unfinished, and NaN where it has none.
     """
 
     weight: Floats
@@ -121,8 +122,12 @@ def judged(criterion: Criterion, records: Records) -> Judged:
     if metric.kind == "attainment":
         parts = [_judged_latency(b.metric.removesuffix("_ms"), b, records) for b in metric.bounds]
         over = np.logical_or.reduce([p.over > 0 for p in parts])
-        known = over | np.logical_and.reduce([(p.weight > 0) | np.isnan(p.value) for p in parts])
-        return Judged(weight=known.astype(float), over=over.astype(float), value=over.astype(float))
+        # A single token has no TPOT and keeps any bound on it; where no first token is known at all, nothing is known.
+        traced = ~(records.ok & np.isnan(records.first_s)) | (metric.fields == {"e2el"})
+        known = over | (traced & np.logical_and.reduce([(p.weight > 0) | np.isnan(p.value) for p in parts]))
+        ratios = [p.value / b.bound for p, b in zip(parts, metric.bounds, strict=True)]
+        value = reduce(np.fmax, ratios)
+        return Judged(weight=known.astype(float), over=over.astype(float), value=value)
     if metric.field == "itl":
         return _judged_gaps(criterion, records)
     return _judged_latency(metric.field, criterion, records)
@@ -132,7 +137,8 @@ def latency_ms(field: str, records: Records) -> Floats:
     """The latency of each request in ms: infinite when it failed, its lower bound while unfinished, NaN without one."""
     running = records.running
     if field == "ttft":
-        value = np.where(np.isnan(records.first_s), records.age_s() * 1e3, records.ttft_ms())
+        # Finished without a known first token (a benchmark command that kept only E2EL): not known, not its age.
+        value = np.where(np.isnan(records.first_s) & ~records.ok, records.age_s() * 1e3, records.ttft_ms())
     elif field == "e2el":
         value = np.where(running, records.age_s() * 1e3, records.e2el_ms())
     else:

@@ -25,7 +25,6 @@ from redline.model import (
     Stop,
     Watch,
 )
-from redline.records import Records
 from redline.sla import parse_criterion
 
 DEFAULT_REQUESTS = 150
@@ -161,7 +160,7 @@ def _concurrency_not_offered(users: int, reading: Reading) -> tuple[str, str] | 
 
 
 def warm_up_s(reading: Reading) -> float:
-    """Twice the p90 of the end-to-end latency of the first half, at most half of the run; 0 where no request is known."""
+    """Twice the p90 of the end-to-end latency in the first half, at most half of the run; 0 without requests."""
     records = reading.records
     if records is None:
         return 0.0
@@ -175,22 +174,22 @@ def measured(probe: Probe, reading: Reading, warm_up_s: float) -> Measured:
     due = reading.requests
     if probe.by == "rate" and reading.sending_s is not None:
         due = max(due, round(probe.load * reading.sending_s))
+    late_s = (0.0, 0.0)
+    if reading.records is not None:
+        late_s = tuple(np.quantile(reading.records.sent_s - reading.records.scheduled_s, [0.5, 0.99]).tolist())
     return Measured(
         stop=Stop(reason="ended", at_s=reading.duration_s, window_start_s=warm_up_s),
         duration_s=reading.duration_s,
         records=reading.records,
         aggregates=(reading.aggregates,) if reading.aggregates else (),
         client=ClientEvidence(
-            due=due, sent=reading.requests, errors=dict(reading.errors), **_lateness(reading.records)
+            due=due,
+            sent=reading.requests,
+            late_p50_s=late_s[0],
+            late_p99_s=late_s[1],
+            errors=dict(reading.errors),
         ),
     )
-
-
-def _lateness(records: Records | None) -> dict[str, float]:
-    if records is None:
-        return {}
-    p50, p99 = np.quantile(records.sent_s - records.scheduled_s, [0.5, 0.99])
-    return {"late_p50_s": float(p50), "late_p99_s": float(p99)}
 
 
 def _fill(command: Sequence[str], values: Mapping[str, str]) -> list[str]:
