@@ -1,0 +1,265 @@
+"""The simulated server in virtual time, as a Session: an hour of load in seconds, and exact records."""
+
+from __future__ import annotations
+
+import heapq
+import math
+from array import array
+from bisect import bisect_right
+from collections.abc import Iterator
+
+import numpy as np
+from numpy.typing import NDArray
+
+from redline import arrivals, lengths
+from redline.model import ClientEvidence, Failed, Measured, Outcome, Probe, Stop, Watch, Workload
+from redline.records import Floats, Ints, Records, Status
+from redline.simulate.engine import Engine, Request
+from redline.simulate.profiles import Profile
+
+_CHUNK = 1024
+_RETRY_S = 0.001  # a user whose request got no token is back after so long
+
+
+class VirtualSession:
+    """Measures a profile under a workload. The client is perfect; each trial finds an idle server.
+
+    `clock_s` goes on from trial to trial: a profile that drifts does so through a whole search.
+    """
+
+    live = True
+
+    def __init__(self, profile: Profile, workload: Workload) -> None:
+        self.profile = profile
+        self.workload = workload
+        self.clock_s = 0.0
+
+    def measure(self, probe: Probe, watch: Watch, seed: int) -> Outcome:
+        run = Run(self.profile, self.workload, probe, seed, age_s=self.clock_s)
+        now_s, stop = 0.0, None
+        while stop is None:
+            now_s = min(math.floor(now_s) + 1.0, probe.max_s)
+            run.advance(now_s)
+            now_s = min(now_s, run.over_s)
+            records = run.records(now_s)
+            if run.crashed:
+                self.clock_s += now_s
+                return Failed(reason=run.crashed, duration_s=now_s, log_tail=run.crashed, server_died=True)
+            stop = watch(records)
+            if stop is None and now_s >= min(probe.max_s, run.over_s):
+                stop = Stop(reason="budget", at_s=now_s)
+        self.clock_s += now_s
+        return Measured(stop=stop, duration_s=now_s, records=records, client=run.client())
+
+
+class Run:
+    """One load on one engine, from idle: `advance` goes on in virtual time, `records` says what was seen."""
+
+    def __init__(self, profile: Profile, workload: Workload, probe: Probe, seed: int, *, age_s: float = 0.0) -> None:
+        self.crashed = ""  # what a server that died would have said
+        self.over_s = math.inf  # when it ended: the server died, or the last request that the probe allows was sent
+        self._faults = profile.faults
+        self._limit = math.inf if probe.max_requests is None else probe.max_requests
+        self._timeout_s = workload.request_timeout_s
+        self._closed = probe.by == "concurrency"
+        self._engine = Engine(profile, seed, age_s=age_s)
+        self._lengths = _lengths(workload, seed)
+        self._arrivals = iter(()) if self._closed else arrivals.times(workload, probe.load, seed)
+        starts = arrivals.user_starts(int(probe.load), probe.spread_s, seed).tolist() if self._closed else []
+        self._due: list[float] = starts  # a heap; a sorted list is one
+        self._requests: list[Request] = []
+        self._ends = array("d")  # when each step ended
+        self._late: list[Request] = []  # finished when the engine's last step ended, which may be after `advance` did
+        self._oldest = 0  # all requests before this one have ended
+        self._in_flight = 0
+        self._columns = _Columns()
+        self._settled = 0  # requests whose gaps are kept, because they and all before them have ended
+        self._settled_gaps: Ints = np.zeros(0, np.int32)
+
+    def advance(self, until_s: float) -> None:
+        """Let the load run on until this time, or until `over_s`."""
+        engine = self._engine
+        while True:
+            until_s = min(until_s, self.over_s)
+            if not engine.busy and not self._late:
+                if self._next_due_s() > until_s:
+                    return
+                self._send()
+                continue
+            while self._next_due_s() <= min(engine.now_s, until_s):
+                self._send()
+            until_s = min(until_s, self.over_s)
+            if engine.now_s > until_s:
+                return
+            for request in self._late:
+                self._ended(request, Status.OK, engine.now_s)
+            self._late = []
+            while (timeout_s := self._timeout_at_s()) <= engine.now_s:
+                request = self._requests[self._oldest]
+                engine.abort(request)
+                self._ended(request, Status.TIMED_OUT, timeout_s)
+            if engine.now_s >= until_s:
+                return
+            stop_s = until_s if engine.full else min(until_s, self._next_due_s())
+            self._late = engine.advance(min(stop_s, timeout_s), self._ends)
+
+    def records(self, now_s: float, *, gaps: bool = True) -> Records:
+        """Everything sent until now, as a client sees it at this time, which must be where `advance` ended."""
+        steps = bisect_right(self._ends, now_s)
+        columns = self._columns
+        first, out = np.array(columns.first), np.array(columns.out, np.int32)
+        for request in self._begun():
+            if stays := _stays(request, steps):
+                first[request.number] = self._ends[stays[0][0]]
+                out[request.number] = sum(b - a + 1 for a, b in stays)
+        flat, offsets = np.zeros(0, np.int32), np.zeros(0, np.int64)
+        if gaps:
+            offsets = np.concatenate([[0], np.cumsum(np.maximum(out.astype(np.int64) - 1, 0))])
+            flat = self._gaps(steps, offsets)
+        scheduled = np.array(columns.scheduled)
+        return Records(
+            observed_s=now_s,
+            scheduled_s=scheduled,
+            sent_s=scheduled.copy(),
+            first_s=first,
+            end_s=np.array(columns.end),
+            tokens_in=np.array(columns.tokens_in, np.int32),
+            tokens_out=out,
+            tokens_asked=np.array(columns.asked, np.int32),
+            status=np.array(columns.status, np.uint8),
+            gaps_us=flat,
+            gap_offsets=offsets,
+        )
+
+    def client(self) -> ClientEvidence:
+        """What a perfect client reports."""
+        sent = len(self._requests)
+        status = np.frombuffer(self._columns.status, np.uint8)
+        texts = {
+            Status.FAILED: "simulated error",
+            Status.REJECTED: "HTTP 429: simulated rejection",
+            Status.TIMED_OUT: "timed out",
+        }
+        errors = {text: count for kind, text in texts.items() if (count := int(np.sum(status == kind)))}
+        return ClientEvidence(due=sent, sent=sent, kernel_stamps=True, errors=errors)
+
+    def _begun(self) -> Iterator[Request]:
+        """The requests in flight that may have tokens."""
+        yield from self._late
+        yield from self._engine.running.values()
+        for request in self._engine.waiting:  # the preempted are at its head
+            if not request.stays:
+                return
+            yield request
+
+    def _gaps(self, steps: int, offsets: NDArray[np.int64]) -> Ints:
+        """Gaps between the tokens of each request until this step, flat.
+
+        Those of the first requests, once all of them have ended, are kept from call to call: making them anew each
+        second would cost the square of a trial's length.
+        """
+        kept = int(offsets[self._settled])
+        rows = [(r.number, a, b) for r in self._requests[self._settled :] for a, b in _stays(r, steps)]
+        fresh = _gaps(np.array(rows, np.int64).reshape(-1, 3), np.array(self._ends))
+        flat = np.concatenate([self._settled_gaps[:kept], fresh])
+        self._settled = self._oldest
+        settled = int(offsets[self._settled])
+        if settled > len(self._settled_gaps):
+            self._settled_gaps = np.resize(self._settled_gaps, 2 * settled)
+        self._settled_gaps[kept:settled] = flat[kept:settled]
+        return flat
+
+    def _next_due_s(self) -> float:
+        if not self._due and not self._closed:
+            self._due = next(self._arrivals).tolist()
+        return self._due[0] if self._due and len(self._requests) < self._limit else math.inf
+
+    def _send(self) -> None:
+        """Send the request that is due next."""
+        due_s = heapq.heappop(self._due)
+        number = len(self._requests)
+        prompt, asked = next(self._lengths)
+        sent, faults = number + 1, self._faults
+        broken = faults.error_every and sent % faults.error_every == 0
+        request = Request(number, prompt, max(asked // 2, 1) if broken else asked)
+        self._requests.append(request)
+        self._columns.add(due_s, prompt, asked)
+        self._in_flight += 1
+        if faults.reject_every and sent % faults.reject_every == 0:
+            self._ended(request, Status.REJECTED, due_s)
+        elif not self._engine.fits(prompt, asked):
+            self._ended(request, Status.FAILED, due_s)
+        else:
+            self._engine.submit(request, due_s)
+        if (faults.crash_after and sent >= faults.crash_after) or self._in_flight > (faults.crash_above or math.inf):
+            self.crashed = f"simulated crash with {self._in_flight} requests in flight"
+        if self.crashed or sent >= self._limit:
+            self.over_s = due_s
+
+    def _ended(self, request: Request, status: Status, at_s: float) -> None:
+        faults, columns, number = self._faults, self._columns, request.number
+        if status is Status.OK and faults.error_every and (number + 1) % faults.error_every == 0:
+            status = Status.FAILED
+        columns.status[number] = status
+        columns.end[number] = at_s
+        stays = request.stays = _stays(request, len(self._ends))
+        request.first_step = -1
+        if stays:
+            columns.first[number] = self._ends[stays[0][0]]
+            columns.out[number] = sum(b - a + 1 for a, b in stays)
+        self._in_flight -= 1
+        if self._closed:
+            heapq.heappush(self._due, at_s if stays else at_s + _RETRY_S)
+
+    def _timeout_at_s(self) -> float:
+        """When the oldest request in flight times out."""
+        columns, oldest = self._columns, self._oldest
+        while oldest < len(columns.status) and columns.status[oldest] != Status.RUNNING:
+            oldest += 1
+        self._oldest = oldest
+        return columns.scheduled[oldest] + self._timeout_s if oldest < len(columns.status) else math.inf
+
+
+class _Columns:
+    """The columns of Records while they grow: arrays that append in constant time and copy at memory speed."""
+
+    def __init__(self) -> None:
+        self.scheduled, self.first, self.end = array("d"), array("d"), array("d")
+        self.tokens_in, self.asked, self.out = array("i"), array("i"), array("i")
+        self.status = array("B")
+
+    def add(self, due_s: float, prompt: int, asked: int) -> None:
+        self.scheduled.append(due_s)
+        self.first.append(math.nan)
+        self.end.append(math.nan)
+        self.tokens_in.append(prompt)
+        self.asked.append(asked)
+        self.out.append(0)
+        self.status.append(Status.RUNNING)
+
+
+def _stays(request: Request, steps: int) -> list[tuple[int, int]]:
+    """First and last step of each stay in the batch that gave tokens, as far as these many steps have ended."""
+    if 0 <= request.first_step < steps:
+        return [*request.stays, (request.first_step, min(request.last_step, steps - 1))]
+    return request.stays
+
+
+def _gaps(stays: NDArray[np.int64], ends: Floats) -> Ints:
+    """Gaps in microseconds within each request, flat; rows are (request, first step, last step) in order."""
+    counts = stays[:, 2] - stays[:, 1] + 1
+    starts = np.cumsum(counts) - counts
+    times_s = ends[np.repeat(stays[:, 1] - starts, counts) + np.arange(int(counts.sum()))]
+    owner = np.repeat(stays[:, 0], counts)
+    within: Floats = np.diff(times_s)[owner[1:] == owner[:-1]]
+    return np.rint(within * 1e6).astype(np.int32)
+
+
+def _lengths(workload: Workload, seed: int) -> Iterator[tuple[int, int]]:
+    """Prompt and output tokens of request 0, 1, ..."""
+    start = 0
+    while True:
+        prompts = lengths.sample(workload.prompt, seed, start, _CHUNK, "prompt").tolist()
+        outputs = lengths.sample(workload.output, seed, start, _CHUNK, "output").tolist()
+        yield from zip(prompts, outputs, strict=True)
+        start += _CHUNK
