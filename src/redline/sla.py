@@ -126,7 +126,7 @@ def judged(criterion: Criterion, records: Records) -> Judged:
         traced = ~(records.ok & np.isnan(records.first_s)) | (metric.fields == {"e2el"})
         known = over | (traced & np.logical_and.reduce([(p.weight > 0) | np.isnan(p.value) for p in parts]))
         ratios = [p.value / b.bound for p, b in zip(parts, metric.bounds, strict=True)]
-        value = reduce(np.fmax, ratios)
+        value = np.nan_to_num(reduce(np.fmax, ratios), nan=0.0, posinf=np.inf)
         return Judged(weight=known.astype(float), over=over.astype(float), value=value)
     if metric.field == "itl":
         return _judged_gaps(criterion, records)
