@@ -220,9 +220,11 @@ def sim_server(context: click.Context, host: str, port: int, profile: str) -> in
     Any field of the profile can be changed: --max-num-seqs 16, --faults.reject-every 2.
     """
     from redline.simulate.profiles import load_profile
+
+    chosen = load_profile(profile, _pairs(context.args))
     from redline.simulate.server import serve
 
-    serve(load_profile(profile, _pairs(context.args)), host, port)
+    serve(chosen, host, port)
     return 0
 
 

@@ -202,7 +202,8 @@ class Console:
         columns = columns or {}
         self._out.print()
         table = _table(answers, columns)
-        if self._out.measure(table).maximum <= self._out.width:
+        unlimited = self._out.options.update(width=10_000)
+        if self._out.measure(table, options=unlimited).maximum <= self._out.width:
             self._out.print(table)
         else:
             for index, answer in enumerate(answers):

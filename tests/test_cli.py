@@ -1,0 +1,114 @@
+import os
+import resource
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+REPOSITORY = Path(__file__).parents[1]
+
+
+def redline(*argv: str, cwd: Path | None = None, env: dict[str, str] | None = None) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-m", "redline", *argv],
+        capture_output=True,
+        text=True,
+        stdin=subprocess.DEVNULL,
+        cwd=cwd,
+        env={**os.environ, **(env or {})},
+        timeout=60,
+        check=False,
+    )
+
+
+def _cpu_s(argv: list[str], env: dict[str, str]) -> float:
+    before = resource.getrusage(resource.RUSAGE_CHILDREN)
+    subprocess.run([sys.executable, *argv], stdout=subprocess.DEVNULL, env=env, check=True)
+    after = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
+
+
+def test_help_costs_little_cpu(tmp_path: Path) -> None:
+    compiled = {**os.environ, "PYTHONPYCACHEPREFIX": str(tmp_path)}
+    compiled.pop("PYTHONDONTWRITEBYTECODE", None)
+    _cpu_s(["-m", "redline", "--help"], compiled)  # compiles
+
+    pairs = [(_cpu_s(["-m", "redline", "--help"], compiled), _cpu_s(["-c", "pass"], compiled)) for _ in range(6)]
+
+    assert min(ours for ours, _ in pairs) - min(bare for _, bare in pairs) <= 0.150
+
+
+@pytest.mark.parametrize("command", ["", "find", "run", "plan", "show", "report", "demo", "sim-server"])
+def test_help_loads_nothing_heavy(command: str) -> None:
+    code = (
+        "import sys\n"
+        "from redline.cli import main\n"
+        "try: main(sys.argv[1:])\n"
+        "except SystemExit as end: assert end.code == 0, end.code\n"
+        "heavy = {'numpy', 'scipy', 'pydantic', 'rich', 'httptools', 'orjson'} & set(sys.modules)\n"
+        "assert not heavy, heavy\n"
+    )
+
+    done = subprocess.run(
+        [sys.executable, "-c", code, *command.split(), "--help"], capture_output=True, text=True, check=False
+    )
+
+    assert done.returncode == 0, done.stderr
+    assert "Usage: redline" in done.stdout
+
+
+def test_the_package_offers_find_run_and_open_experiment_and_imports_light() -> None:
+    code = (
+        "import redline, sys; assert 'numpy' not in sys.modules; "
+        "print(redline.find, redline.run, redline.open_experiment)"
+    )
+
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+
+    assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.parametrize(
+    ("argv", "words"),
+    [
+        (["nonsense"], "No such command 'nonsense'"),
+        (["find"], "Missing argument 'URL'"),
+        (["find", "http://127.0.0.1:1", "--by", "load"], "'load' is not one of 'rate', 'concurrency'"),
+        (["find", "http://127.0.0.1:1", "--max-trials", "0"], "--max-trials"),
+        (["sim-server", "--port", "http"], "--port"),
+        (["sim-server", "stray"], "stray"),
+        (["sim-server", "--max-num-seqs"], "--max-num-seqs"),
+        (["sim-server", "--max-num-sqs", "4"], "did you mean max_num_seqs"),
+        (["sim-server", "--profile", "dmo"], "did you mean demo"),
+    ],
+)
+def test_a_mistyped_command_line_ends_with_code_2_and_says_where_help_is(argv: list[str], words: str) -> None:
+    done = redline(*argv)
+
+    assert done.returncode == 2
+    assert words in done.stderr
+    assert done.stdout == ""
+    assert "Traceback" not in done.stderr
+
+
+def test_no_command_at_all_shows_the_help(tmp_path: Path) -> None:
+    done = redline()
+
+    assert done.returncode == 2
+    assert "Usage: redline" in done.stderr
+
+
+def test_the_version_is_that_of_the_package() -> None:
+    assert redline("--version").stdout.startswith("redline 0.")
+
+
+def test_a_server_elsewhere_is_not_driven_without_a_yes(tmp_path: Path) -> None:
+    done = redline("find", "http://192.0.2.1:8000", "--sla", "p99_ttft_ms<=200", "--max", "50", cwd=tmp_path)
+
+    assert done.returncode == 2
+    assert "192.0.2.1" in done.stderr
+    assert "beyond its limit" in done.stderr
+    assert "50 requests/s" in done.stderr
+    assert "--yes" in done.stderr
+    assert list(tmp_path.iterdir()) == []

@@ -1,0 +1,251 @@
+import os
+import pty
+import select
+import subprocess
+import sys
+import time
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from redline.console import Console
+from redline.model import (
+    Answer,
+    Answered,
+    Case,
+    Endpoint,
+    Event,
+    Experiment,
+    Goal,
+    Lengths,
+    Measured,
+    Probe,
+    Progress,
+    ServerConfig,
+    ServerReady,
+    ServerStarting,
+    ServerStopped,
+    Stop,
+    Trial,
+    TrialEnded,
+    TrialStarted,
+    Warned,
+    Workload,
+)
+from redline.records import Records, Status
+from redline.sla import parse_sla
+
+REPOSITORY = Path(__file__).parents[1]
+SLA = parse_sla("chat: p90_ttft_ms<=200, p90_tpot_ms<=50")
+SERVER = ServerConfig(name="max_num_seqs=64", command=("serve",))
+WORKLOAD = Workload(name="[chat]", prompt=Lengths(mean=100), output=Lengths(mean=10))
+CASE = Case(key="k", server=SERVER, workload=WORKLOAD)
+EXPERIMENT = Experiment(name="x", servers=(SERVER,), workloads=(WORKLOAD,), slas=(SLA,), goal=Goal())
+PROBE = Probe(by="rate", load=12.5, kind="main", asked_by="chat")
+ANSWER = Answer(
+    server="max_num_seqs=64",
+    workload="[chat]",
+    sla="chat",
+    criteria=SLA.criteria,
+    variable="rate",
+    evidence="edge",
+    capacity=12.1,
+    estimate=12.3,
+    low=11.8,
+    high=12.8,
+    limiting="p90_ttft_ms<=200",
+    trials=7,
+    requests=9120,
+    benchmark_s=143.2,
+    stop_reason="precision reached",
+)
+
+
+def records(n: int, ttft_s: float) -> Records:
+    at = np.arange(n) * 0.08
+    return Records(
+        observed_s=n * 0.08 + 1,
+        scheduled_s=at,
+        sent_s=at,
+        first_s=at + ttft_s,
+        end_s=at + ttft_s + 0.1,
+        tokens_in=np.full(n, 100, np.int32),
+        tokens_out=np.full(n, 11, np.int32),
+        tokens_asked=np.full(n, 11, np.int32),
+        status=np.full(n, Status.OK, np.uint8),
+    )
+
+
+def ended(ttft_s: float = 0.1, *, reason: str = "full") -> TrialEnded:
+    stop = Stop(reason=reason, at_s=60.0)  # type: ignore[arg-type]  # a reason
+    outcome = Measured(stop=stop, duration_s=60.0, records=records(400, ttft_s))
+    return TrialEnded(
+        case=CASE,
+        trial=Trial(id="0001", case="k", probe=PROBE, seed=1, started="2026-11-25T00:00:00Z", outcome=outcome),
+    )
+
+
+def progress(now_s: float) -> Progress:
+    stats = {"p90_ttft_ms": 184.0, "p90_tpot_ms": float("nan")}
+    return Progress(case=CASE, probe=PROBE, now_s=now_s, sent=412, finished=398, failed=2, stats=stats)
+
+
+EVENTS: list[Event] = [
+    ServerStarting(server=SERVER),
+    ServerReady(server=SERVER, endpoint=Endpoint(url="http://127.0.0.1:8000", model="m"), took_s=12.3),
+    TrialStarted(case=CASE, probe=PROBE, number=3),
+    progress(1.0),
+    progress(31.0),
+    ended(),
+    Warned(text="the server was busy"),
+    Answered(case=CASE, answer=ANSWER),
+    ServerStopped(server=SERVER),
+]
+
+
+def play(console: Console, events: list[Event]) -> None:
+    console.begin(EXPERIMENT)
+    with console:
+        for event in events:
+            console.on_event(event)
+
+
+def test_without_a_terminal_progress_is_plain_lines_on_stderr(capsys: pytest.CaptureFixture[str]) -> None:
+    play(Console(), EVENTS)
+
+    out, err = capsys.readouterr()
+    assert out == ""
+    assert "\x1b" not in err
+    assert "max_num_seqs=64: ready after 12 s at http://127.0.0.1:8000, model m" in err
+    assert "31 s: 412 sent, 398 finished, 2 failed; p90_ttft_ms 184 ms of 200 ms" in err
+    assert "12.5 requests/s" in err
+    assert "measuring, 60 s: holds: p90_ttft_ms 100 ms of 200 ms  (400 requests)" in err
+    assert "warning: the server was busy" in err
+    assert "chat: edge, 12.1 requests/s (11.8 to 12.8)" in err
+    assert "1 s: 412 sent" not in err.replace("31 s: 412 sent", "")
+
+
+def test_a_trial_that_breaks_the_sla_says_which_criterion(capsys: pytest.CaptureFixture[str]) -> None:
+    play(Console(), [ended(0.4)])
+
+    assert "too much: p90_ttft_ms 400 ms > 200 ms" in capsys.readouterr().err
+
+
+def test_quiet_means_no_progress_but_still_an_answer(capsys: pytest.CaptureFixture[str]) -> None:
+    console = Console(quiet=True)
+    play(console, EVENTS)
+    console.answers([ANSWER])
+
+    out, err = capsys.readouterr()
+    assert err == ""
+    assert "12.1 requests/s" in out
+
+
+def test_one_answer_is_a_row_and_a_sentence(capsys: pytest.CaptureFixture[str]) -> None:
+    Console().answers([replace(ANSWER, warnings=("outputs were 8 % short",))])
+
+    out = capsys.readouterr().out
+    header, row = [line for line in out.splitlines() if line.strip()][:2]
+    assert " ".join(header.split()) == "configuration capacity 90 % interval evidence limited by trials requests time"
+    for cell in (
+        "max_num_seqs=64",
+        "12.1 requests/s",
+        "11.8 to 12.8",
+        "edge",
+        "p90_ttft_ms<=200",
+        "7",
+        "9,120",
+        "2 min 23 s",
+    ):
+        assert cell in row
+    assert "This server carries 12.1 requests/s within p90_ttft_ms<=200, p90_tpot_ms<=50 (11.8 to 12.8" in out
+    assert "stopped since precision reached" in out
+    assert "warning: outputs were 8 % short" in out
+
+
+def test_several_answers_are_compared(capsys: pytest.CaptureFixture[str]) -> None:
+    other = replace(ANSWER, server="max_num_seqs=128", capacity=24.2, low=23.0, high=26.0)
+    Console().answers([ANSWER, other], columns={"true capacity": ["12.2", "24.9 (in it)"]})
+
+    out = capsys.readouterr().out
+    assert "max_num_seqs=128 carries most: 24.2 requests/s" in out
+    assert "24.9 (in it)" in out
+    assert "workload" not in out
+
+
+def test_workload_and_sla_have_a_column_where_they_differ(capsys: pytest.CaptureFixture[str]) -> None:
+    Console().answers([ANSWER, replace(ANSWER, sla="batch", evidence="undecided", stop_reason="max_time reached")])
+
+    out = capsys.readouterr().out
+    assert "SLA" in out
+    assert "max_num_seqs=64, [chat], batch: undecided" in out
+
+
+def test_a_narrow_terminal_gets_blocks_that_fit(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", "48")
+
+    console = Console()
+    play(console, EVENTS)
+    console.answers([ANSWER])
+
+    out, err = capsys.readouterr()
+    assert max(len(line) for line in (out + err).splitlines()) <= 48
+    assert "capacity       12.1 requests/s" in out
+
+
+def test_an_ascii_terminal_gets_ascii_signs(monkeypatch: pytest.MonkeyPatch) -> None:
+    code = "import tests.test_console as t; t.play(t.Console(), t.EVENTS); t.Console().answers([t.ANSWER])"
+    environment = {**os.environ, "PYTHONIOENCODING": "ascii:strict"}
+
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, env=environment, cwd=REPOSITORY, check=False
+    )
+
+    assert done.returncode == 0, done.stderr.decode()
+    assert b"+ trial 3" in done.stderr
+
+
+@pytest.mark.parametrize("colour", [True, False])
+def test_on_a_terminal_progress_is_live_and_goes_away(colour: bool) -> None:
+    code = (
+        "import tests.test_console as t, sys\n"
+        "console = t.Console(); console.begin(t.EXPERIMENT)\n"
+        "with console:\n"
+        "    for event in t.EVENTS[:4]: console.on_event(event)\n"
+        "    sys.stdin.readline()\n"
+        "    for event in t.EVENTS[4:]: console.on_event(event)\n"
+        "console.answers([t.ANSWER])\n"
+    )
+    environment = {**os.environ, "TERM": "xterm-256color", "COLUMNS": "120"}
+    environment.pop("NO_COLOR", None)
+    if not colour:
+        environment["NO_COLOR"] = "1"
+    master, slave = pty.openpty()
+    with subprocess.Popen(
+        [sys.executable, "-c", code], stdin=subprocess.PIPE, stdout=slave, stderr=slave, env=environment, cwd=REPOSITORY
+    ) as process:
+        os.close(slave)
+        live = _read_until(master, b"412 sent, 398 finished, 2 failed")
+        assert process.stdin is not None
+        process.stdin.write(b"\n")
+        process.stdin.close()
+        rest = _read_until(master, b"This server carries 12.1 requests/s")
+    os.close(master)
+
+    assert b"184 ms" in live
+    assert b"<= 200 ms" in live
+    assert "✓".encode() in rest
+    assert colour is (b"\x1b[32m" in live + rest)
+
+
+def _read_until(descriptor: int, text: bytes, deadline_s: float = 20.0) -> bytes:
+    seen, deadline = b"", time.monotonic() + deadline_s
+    while text not in seen:
+        ready, _, _ = select.select([descriptor], [], [], max(0.0, deadline - time.monotonic()))
+        assert ready, seen.decode(errors="replace")
+        seen += os.read(descriptor, 65536)
+    return seen

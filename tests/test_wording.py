@@ -1,0 +1,118 @@
+from dataclasses import replace
+
+import pytest
+
+from redline import wording
+from redline.model import Answer, Failed, Invalid, Measured, Outcome, Probe, Stop, Trial
+from redline.sla import parse_sla
+
+SLA = parse_sla("chat: p99_ttft_ms<=200, p90_tpot_ms<=50")
+EDGE = Answer(
+    server="max_num_seqs=64",
+    workload="chat",
+    sla="chat",
+    criteria=SLA.criteria,
+    variable="rate",
+    evidence="edge",
+    capacity=12.1,
+    estimate=12.3,
+    low=11.8,
+    high=12.8,
+    limiting="p99_ttft_ms<=200",
+)
+
+
+def trial(outcome: Outcome) -> Trial:
+    probe = Probe(by="rate", load=12.5, kind="main", asked_by="chat")
+    return Trial(id="0001", case="k", probe=probe, seed=1, started="2026-11-25T00:00:00Z", outcome=outcome)
+
+
+@pytest.mark.parametrize(
+    ("x", "text"),
+    [
+        (12.1, "12.1"),
+        (12.0, "12"),
+        (0.25, "0.25"),
+        (0.012345, "0.0123"),
+        (1234.5, "1,234"),
+        (99.96, "100"),
+        (100000.0, "100,000"),
+        (0.0, "0"),
+        (float("nan"), "?"),
+        (float("inf"), "?"),
+    ],
+)
+def test_numbers_have_three_digits_and_no_exponent(x: float, text: str) -> None:
+    assert text == wording.number(x)
+
+
+@pytest.mark.parametrize(
+    ("seconds", "text"), [(0.4, "0 s"), (99, "99 s"), (125, "2 min 5 s"), (120, "2 min"), (4200, "1 h 10 min")]
+)
+def test_durations_are_what_a_person_would_say(seconds: float, text: str) -> None:
+    assert text == wording.duration(seconds)
+
+
+def test_an_edge_is_a_sentence_to_repeat() -> None:
+    text = wording.sentence(EDGE)
+
+    assert "This server carries 12.1 requests/s within p99_ttft_ms<=200, p90_tpot_ms<=50" in text
+    assert "11.8 to 12.8 with 90 % confidence" in text
+    assert "gives way first is p99_ttft_ms<=200" in text
+    assert "error_rate" not in text
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"evidence": "floor", "capacity": 50.0, "low": 50.0, "high": None}, "at least 50 requests/s"),
+        ({"evidence": "none", "capacity": None, "low": 0.0, "high": 0.01}, "not meet"),
+        ({"evidence": "undecided", "stop_reason": "max_trials reached"}, "undecided"),
+        ({"evidence": "client_limited", "high": None}, "the load generator gave out"),
+        (
+            {"evidence": "crashed", "capacity": None, "low": None, "high": 20.0},
+            "the server died at 20 requests/s, twice",
+        ),
+        ({"evidence": "not_started", "error": "port taken\nsecond line"}, "never became ready: port taken"),
+    ],
+)
+def test_every_kind_of_evidence_has_its_sentence(changes: dict[str, object], words: str) -> None:
+    assert words in wording.sentence(replace(EDGE, **changes))  # type: ignore[arg-type]  # a table of fields
+
+
+@pytest.mark.parametrize(
+    ("outcome", "stats", "good", "words"),
+    [
+        (Stop(reason="full", at_s=60), {"p99_ttft_ms": 184.0}, True, "holds: p99_ttft_ms 184 ms of 200 ms"),
+        (Stop(reason="full", at_s=60), {"p99_ttft_ms": 240.0}, False, "too much: p99_ttft_ms 240 ms > 200 ms"),
+        (Stop(reason="over", at_s=9), {}, False, "too much: the queue grows"),
+        (Stop(reason="fail", at_s=9, criterion="p99_ttft_ms<=200"), {"p99_ttft_ms": 900.0}, False, "900 ms > 200 ms"),
+        (Stop(reason="fail", at_s=9, criterion="p99_ttft_ms<=200"), {}, False, "p99_ttft_ms<=200 is out of reach"),
+        (Stop(reason="budget", at_s=9), {}, None, "too early"),
+    ],
+)
+def test_a_trial_says_what_came_of_it(outcome: Stop, stats: dict[str, float], good: bool | None, words: str) -> None:
+    verdict, text = wording.outcome_text(trial(Measured(stop=outcome, duration_s=60.0)), SLA, stats)
+
+    assert good is verdict
+    assert words in text
+
+
+def test_a_broken_server_is_no_broken_sla() -> None:
+    died = wording.outcome_text(trial(Failed(reason="exit code 9\nmore", server_died=True)), SLA, {})
+    unusable = wording.outcome_text(trial(Invalid(reason="sent 40 % of what was due", cure="more cores")), SLA, {})
+
+    assert (None, "the server died: exit code 9") == died
+    assert (None, "not usable: sent 40 % of what was due (more cores)") == unusable
+
+
+def test_the_best_configuration_is_named_only_where_the_intervals_part() -> None:
+    more = replace(EDGE, server="max_num_seqs=128", capacity=24.2, low=23.0, high=26.0)
+    near = replace(EDGE, server="max_num_seqs=128", capacity=12.4, low=12.0, high=13.0)
+
+    assert "max_num_seqs=128 carries most: 24.2 requests/s, 2 times as much as max_num_seqs=64." == wording.best_text(
+        [EDGE, more]
+    )
+    assert "too near to call" in wording.best_text([EDGE, near])
+    assert wording.best_text([EDGE]) == ""
+    assert wording.best_text([EDGE, replace(more, sla="batch")]) == ""
