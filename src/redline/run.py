@@ -96,16 +96,14 @@ def _serve(run: _Run, job: Job, searches: Sequence[_Search]) -> None:
         except UsageError:
             raise
         except RedlineError as error:
+            died = any(search.deaths for search in searches)
             for search in searches:
-                _give_up(run, search, "crashed" if search.deaths else "not_started", str(error))
+                _give_up(run, search, "crashed" if died else "not_started", str(error))
             return
         run.emit(ServerReady(server=job.server, endpoint=subject.endpoint, took_s=time.monotonic() - began))
-        if all(_measure_case(run, search, subject) for search in searches):
-            return
-    for search in searches:
-        if search.answers is None and (job.server.attached or search.deaths >= _DEATHS):
-            gone = "the server died; start it again, then run the same command to go on"
-            _give_up(run, search, "crashed", _last_words(search.evidence) or gone)
+        for search in searches:
+            if not _measure_case(run, search, subject):
+                return
 
 
 def _measure_case(run: _Run, search: _Search, subject: Subject) -> bool:
@@ -119,14 +117,14 @@ def _measure_case(run: _Run, search: _Search, subject: Subject) -> bool:
             if subject.alive():
                 _give_up(run, search, None, str(error))
                 return True
-            search.deaths += 1
+            _died(run, search, f"{error}\n{subject.log_tail()}".rstrip())
             return False
         subject.warm_up(session)
         while step := _next(run, search):
             trial = _measure(run, search, (subject, session), step)
             search.evidence.append(trial)
             if isinstance(trial.outcome, Failed) and trial.outcome.server_died:
-                search.deaths += 1
+                _died(run, search, None)
                 return False
             if reason := why_hopeless(search.evidence[search.known :], run.experiment.goal.min_load):
                 _give_up(run, search, None, reason)
@@ -234,6 +232,12 @@ def _settle_limit_s(evidence: Sequence[Trial]) -> float:
     if not isinstance(last, Measured) or last.records is None or not last.records.ok.any():
         return _IDLE_S
     return max(_IDLE_S, 2.0 * float(np.nanpercentile(last.records.e2el_ms(), 90)) / 1e3)
+
+
+def _died(run: _Run, search: _Search, error: str | None) -> None:
+    search.deaths += 1
+    if search.deaths >= _DEATHS:
+        _give_up(run, search, "crashed", error)
 
 
 # ---- deciding --------------------------------------------------------------------------------------------------------
