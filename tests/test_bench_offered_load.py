@@ -6,8 +6,10 @@ import pytest
 
 from redline.bench import Reading, read
 from redline.bench.command import measured, not_offered, requests_for, unknown_metrics, warm_up_s
-from redline.model import Probe
+from redline.model import Probe, Trial
 from redline.records import Records, Status
+from redline.sla import sla_of
+from redline.verdict import judge, summary
 
 DATA = Path(__file__).parent / "data" / "vllm"
 
@@ -136,12 +138,13 @@ def test_the_warm_up_is_twice_the_p90_of_e2el_but_leaves_half_the_run() -> None:
     assert 0 == warm_up_s(Reading(completed=1, failed=0, duration_s=1.0))
 
 
-def test_a_measurement_carries_what_was_due_and_what_was_sent() -> None:
-    outcome = measured(probe("rate", 10), run_of([i * 0.11 for i in range(101)], [0.05] * 101), 0.1)
+def test_a_measurement_carries_what_was_due_where_chance_cannot_explain_the_difference() -> None:
+    slow = measured(probe("rate", 10), run_of([i * 0.11 for i in range(1001)], [0.05] * 1001), 0.1)
+    unlucky = measured(probe("rate", 10), run_of([i * 0.11 for i in range(101)], [0.05] * 101), 0.1)
 
-    assert ("ended", 0.1) == (outcome.stop.reason, outcome.stop.window_start_s)
-    assert (110, 101) == (outcome.client.due, outcome.client.sent)
-    assert () == outcome.aggregates
+    assert (1100, 1001) == (slow.client.due, slow.client.sent)
+    assert (101, 101) == (unlucky.client.due, unlucky.client.sent)
+    assert ("ended", 0.1) == (slow.stop.reason, slow.stop.window_start_s)
 
 
 def test_a_plain_result_is_measured_as_records_and_aggregates() -> None:
@@ -150,3 +153,18 @@ def test_a_plain_result_is_measured_as_records_and_aggregates() -> None:
     assert outcome.records is not None
     assert 80 == len(outcome.records)
     assert "p99_ttft_ms" in outcome.aggregates[0]
+
+
+def test_each_criterion_is_judged_on_what_the_plain_result_has_for_it() -> None:
+    outcome = measured(probe("rate", 16), read("vllm", DATA / "bench_rate16.json"), 0.1)
+    trial = Trial(id="1", case="", probe=probe("rate", 16), seed=1, started="", outcome=outcome)
+
+    found = judge(trial, sla_of("", ["p50_e2el_ms<=1s", "p50_ttft_ms<=1s"]), 0.9)
+
+    e2el, ttft, errors = found.criteria
+    assert "undecided" == found.verdict
+    assert e2el.n > 70
+    assert errors.n > 70
+    assert 0 == ttft.n
+    assert "undecided" == ttft.verdict
+    assert outcome.aggregates[0]["p50_ttft_ms"] == ttft.stat == summary(outcome)["p50_ttft_ms"]

@@ -123,6 +123,8 @@ def judge(trial: Trial, sla: Sla, confidence: float) -> Judgement:
     if window is None:
         return Judgement(verdict="undecided", criteria=(), reason="the trial ended before its warm-up did")
     judged = [_judge_criterion(tally(c, records, window), confidence, len(sla.criteria)) for c in sla.criteria]
+    totals = _totals(outcome)  # of a command that kept the end-to-end latencies and totals of the rest
+    judged = [_aggregate(j.criterion, totals) if j.n <= 0 and j.criterion.metric in totals else j for j in judged]
     reason = ""
     if not steady(trial):
         judged = [_no_pass(each) for each in judged]
@@ -204,13 +206,12 @@ def _aggregate(criterion: Criterion, values: dict[str, float]) -> CriterionJudge
 
 
 def summary(outcome: Measured) -> dict[str, float]:
-    """Every standard metric over the steady part; of a command that left totals only, the mean over its runs.
+    """Every standard metric over the steady part; what a command left only totals of, as the mean over its runs.
 
     Failed requests count as infinite in percentiles and medians, and do not count in means.
     """
     if outcome.records is None:
-        names = dict.fromkeys(name for run in outcome.aggregates for name in run)
-        return {n: float(np.mean([run[n] for run in outcome.aggregates if n in run])) for n in names}
+        return _totals(outcome)
     window = steady_window(outcome)
     records = outcome.records
     if window is None:  # it never got there: then everything, rather than nothing
@@ -219,7 +220,12 @@ def summary(outcome: Measured) -> dict[str, float]:
         window = Window(
             start_s=0.0, end_s=records.observed_s, complete=True, mean_e2e_s=1.0, p90_e2e_s=1.0, p95_e2e_s=1.0
         )
-    return _summary(records, window)
+    return {**_totals(outcome), **_summary(records, window)}
+
+
+def _totals(outcome: Measured) -> dict[str, float]:
+    names = dict.fromkeys(name for run in outcome.aggregates for name in run)
+    return {n: float(np.mean([run[n] for run in outcome.aggregates if n in run])) for n in names}
 
 
 def _summary(records: Records, window: Window) -> dict[str, float]:

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import numpy as np
 
-from redline import process
+from redline import process, stats
 from redline.bench.readers import reader_of
 from redline.bench.reading import Reading, ResultError, knows
 from redline.model import (
@@ -160,20 +160,15 @@ def _concurrency_not_offered(users: int, reading: Reading) -> tuple[str, str] | 
 
 
 def warm_up_s(reading: Reading) -> float:
-    """Twice the p90 of the end-to-end latency in the first half, at most half of the run; 0 without requests."""
-    records = reading.records
-    if records is None:
-        return 0.0
-    early = records.e2el_ms()[records.scheduled_s <= reading.duration_s / 2]
-    early = early[~np.isnan(early)]
-    return min(2e-3 * float(np.quantile(early, 0.9)), reading.duration_s / 2) if len(early) else 0.0
+    """The part of the run that is not yet steady, at most half of it; 0 where no request is known."""
+    return min(stats.warm_up_s(reading.records), reading.duration_s / 2) if reading.records is not None else 0.0
 
 
 def measured(probe: Probe, reading: Reading, warm_up_s: float) -> Measured:
     """The reading as a measurement."""
-    due = reading.requests
-    if probe.by == "rate" and reading.sending_s is not None:
-        due = max(due, round(probe.load * reading.sending_s))
+    due = round(probe.load * (reading.sending_s or 0.0)) if probe.by == "rate" else 0
+    if due - reading.requests <= 2 * math.sqrt(due):  # random arrivals differ as much by chance
+        due = reading.requests
     late_s = (0.0, 0.0)
     if reading.records is not None:
         late_s = tuple(np.quantile(reading.records.sent_s - reading.records.scheduled_s, [0.5, 0.99]).tolist())
