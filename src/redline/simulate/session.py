@@ -18,7 +18,7 @@ from redline.simulate.engine import Engine, Request
 from redline.simulate.profiles import Profile
 
 _CHUNK = 1024
-_RETRY_S = 0.001  # a user whose request got no token is back after so long
+_TURNAROUND_S = 0.001  # until a user is back: as over a real network, the step that begins meanwhile is missed
 
 
 class VirtualSession:
@@ -209,7 +209,7 @@ class Run:
             columns.out[number] = sum(b - a + 1 for a, b in stays)
         self._in_flight -= 1
         if self._closed:
-            heapq.heappush(self._due, at_s if stays else at_s + _RETRY_S)
+            heapq.heappush(self._due, at_s + _TURNAROUND_S)
 
     def _timeout_at_s(self) -> float:
         """When the oldest request in flight times out."""
