@@ -47,6 +47,8 @@ class Tally:
     relative_variance: float = 0.0  # of one unit, over the squared mean
     seen: Dispersion = NOTHING
     prior_phi: float = stats.PHI_PRIOR
+    look: float = math.nan  # as `ratio`, at a quantile that so few requests can show: for first looks
+    from_totals: bool = False  # only the value is known, not how many were over
 
     @property
     def ratio(self) -> float:
@@ -58,7 +60,7 @@ class Tally:
         """Does the point estimate keep the criterion?"""
         if self.n <= 0:
             return False
-        allowed = allowed_share(self.criterion)
+        allowed = None if self.from_totals else allowed_share(self.criterion)
         return keeps(self.criterion, self.stat) if allowed is None else self.k <= allowed * self.n + 1e-9
 
     @property
@@ -137,9 +139,11 @@ def _tally(criterion: Criterion, records: Records, chosen: NDArray[np.bool_], ba
     chosen = chosen & (found.weight > 0)
     weight, over, value = found.weight[chosen], found.over[chosen], found.value[chosen]
     n, k = float(weight.sum()), float(over.sum())
-    if n <= 0:
+    allowed = allowed_share(criterion)
+    if n <= 0 or allowed is None:
         return Tally(criterion=criterion)
     share = k / n
+    look = math.nan
     seen = NOTHING
     if k >= MIN_EXCEEDING:
         seen = stats.dispersion(over, weight, share * (1 - share), batches)
@@ -150,6 +154,7 @@ def _tally(criterion: Criterion, records: Records, chosen: NDArray[np.bool_], ba
             prior = stats.PHI_PRIOR if k else 1.0  # no failure, no sign that failures cluster
         case "attainment":
             stat = 1 - share
+            look = stats.quantile(value, min(1 - allowed, 1 - 0.5 / n))
             seen = _larger(seen, _own_tail(value, batches))
         case _ if metric.field == "itl":
             gaps_ms = records.gaps_us[np.repeat(chosen, np.diff(records.gap_offsets))] / 1e3
@@ -162,8 +167,9 @@ def _tally(criterion: Criterion, records: Records, chosen: NDArray[np.bool_], ba
             prior *= max(1.0, stats.dispersion(above, weight, share * (1 - share), len(above)).phi)
         case _:
             stat = stats.quantile(value, metric.q)
+            look = stats.quantile(value, min(metric.q, 1 - 0.5 / n)) / criterion.bound
             seen = _larger(seen, _own_tail(value, batches))
-    return Tally(criterion=criterion, n=n, k=k, requests=len(weight), stat=stat, seen=seen, prior_phi=prior)
+    return Tally(criterion=criterion, n=n, k=k, requests=len(weight), stat=stat, seen=seen, prior_phi=prior, look=look)
 
 
 def _owed(gaps_ms: Floats, n: float, q: float) -> float:
@@ -235,8 +241,10 @@ def delivered(field: str, records: Records, times: Floats) -> Floats:
     ends = np.sort(records.end_s[done])
     if field == "request":
         return np.searchsorted(ends, times, side="right").astype(float)
-    began = ~np.isnan(records.first_s) & ~records.broken
-    first = records.first_s[began]
+    # A finished request without a known first token: a benchmark command kept only its ends.
+    first = np.where(np.isnan(records.first_s) & done, records.sent_s, records.first_s)
+    began = ~np.isnan(first) & ~records.broken
+    first = first[began]
     last = np.where(np.isnan(records.end_s), records.observed_s, records.end_s)[began]
     tokens = records.tokens_out[began].astype(float)
     lasted = np.maximum(last - first, 1e-9)
