@@ -138,6 +138,7 @@ class Goal:
     max_trials: int = 25
     sustain_s: float | None = None
     loads: tuple[float, ...] = ()  # measure this list instead of searching
+    seed: int | None = None  # fixes the seeds of all trials, for tests; None draws them anew
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
