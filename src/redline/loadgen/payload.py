@@ -1,0 +1,198 @@
+"""The bytes of each request: endpoint, workload and what the server takes, put together."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field, replace
+from typing import Any, Literal
+from urllib.parse import urlsplit
+
+import orjson
+
+from redline import lengths
+from redline.loadgen.prompts import Prompts
+from redline.model import Endpoint, Lengths, UsageError, Workload
+
+PATHS = {"chat": "/v1/chat/completions", "completions": "/v1/completions"}
+_BLOCK = 256  # lengths are sampled this many at a time
+_SLACK_SHARE, _SLACK_TOKENS = 0.03, 16  # what a prompt may turn out longer than it was meant
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Target:
+    """Where the server is, taken apart."""
+
+    scheme: Literal["http", "https"]
+    host: str
+    port: int
+    prefix: str
+    headers: Mapping[str, str]
+    insecure: bool
+
+    @property
+    def origin(self) -> str:
+        """For messages."""
+        return f"{self.scheme}://{self.authority}{self.prefix}"
+
+    @property
+    def authority(self) -> str:
+        """host:port as in a URL."""
+        host = f"[{self.host}]" if ":" in self.host else self.host
+        default = 443 if self.scheme == "https" else 80
+        return host if self.port == default else f"{host}:{self.port}"
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Shape:
+    """How to ask this server: learnt by preflight."""
+
+    length_field: Literal["max_tokens", "max_completion_tokens"] = "max_tokens"
+    include_usage: bool = True  # stream_options
+    ignore_eos: bool = True
+    min_tokens: bool = True
+    tokens_per_word: float = 1.3
+    extra_tokens: float = 0.0  # of the chat template
+    ids: tuple[int, int] | None = None  # random token ids from this range instead of words
+    context_limit: int | None = None
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Planned:
+    """One request, ready to be sent."""
+
+    i: int
+    tokens_in: int
+    tokens_asked: int
+    payload: bytes = field(repr=False)
+
+
+def target_of(endpoint: Endpoint) -> Target:
+    """The endpoint's URL, taken apart; a trailing /v1 is dropped."""
+    url = endpoint.url if "://" in endpoint.url else f"http://{endpoint.url}"
+    try:
+        parts = urlsplit(url)
+        port = parts.port
+    except ValueError as error:
+        raise UsageError(f"{endpoint.url} is no URL: {error}; write it as http://host:port") from error
+    if parts.scheme not in ("http", "https") or not parts.hostname:
+        raise UsageError(f"{endpoint.url} is no URL of a server; write it as http://host:port or https://host")
+    scheme: Literal["http", "https"] = "https" if parts.scheme == "https" else "http"
+    return Target(
+        scheme=scheme,
+        host=parts.hostname,
+        port=port or (443 if scheme == "https" else 80),
+        prefix=parts.path.rstrip("/").removesuffix("/v1"),
+        headers=dict(endpoint.headers),
+        insecure=endpoint.insecure,
+    )
+
+
+def message(target: Target, method: str, path: str, body: bytes | None = None) -> bytes:
+    """The bytes of one HTTP request."""
+    return (
+        _head(target, method, path, body is not None)
+        + (b"%d\r\n\r\n" % len(body) if body is not None else b"")
+        + (body or b"")
+    )
+
+
+def _head(target: Target, method: str, path: str, with_body: bool) -> bytes:
+    """Up to the number after Content-Length, or up to the empty line where there is no body."""
+    headers = {
+        "Host": target.authority,
+        "User-Agent": "redline",
+        "Accept": "text/event-stream" if with_body else "application/json",
+        "Accept-Encoding": "identity",
+    }
+    if with_body:
+        headers["Content-Type"] = "application/json"
+    own = {name.lower() for name in target.headers}
+    lines = [f"{name}: {value}" for name, value in headers.items() if name.lower() not in own]
+    lines += [f"{name}: {value}" for name, value in target.headers.items()]
+    for line in lines:
+        if "\r" in line or "\n" in line or not line.isascii():
+            raise UsageError(f"header {line.split(':')[0]!r} has a line break or a character beyond ASCII; remove it")
+    head = "".join([f"{method} {target.prefix}{path} HTTP/1.1\r\n", *(line + "\r\n" for line in lines)])
+    return (head + ("Content-Length: " if with_body else "\r\n")).encode()
+
+
+class Payloads:
+    """Requests 0, 1, 2, ... of one (workload, seed), each built when asked for."""
+
+    def __init__(self, target: Target, model: str, workload: Workload, shape: Shape, seed: int) -> None:
+        self.workload, self.shape, self._seed = workload, shape, seed
+        self._prompts = Prompts(seed, shape.ids)
+        self._head = _head(target, "POST", PATHS[workload.api], True)
+        options: dict[str, Any] = {"model": model, "stream": True}
+        if shape.include_usage:
+            options["stream_options"] = {"include_usage": True}
+        if shape.ignore_eos and workload.ignore_eos:
+            options["ignore_eos"] = True
+        before, self._after = {
+            ("chat", False): (b',"messages":[{"role":"user","content":"', b'"}],"'),
+            ("completions", False): (b',"prompt":"', b'","'),
+            ("completions", True): (b',"prompt":[', b'],"'),
+        }[workload.api, shape.ids is not None]
+        self._before = orjson.dumps(options)[:-1] + before
+        self._min_tokens = shape.min_tokens and shape.ignore_eos and workload.ignore_eos
+        self._next = 0
+        self._drawn: deque[tuple[int, int]] = deque()
+
+    def next(self) -> Planned:
+        """The next request."""
+        if not self._drawn:
+            counts = (self._next, _BLOCK)
+            prompt = lengths.sample(self.workload.prompt, self._seed, *counts, "prompt").tolist()
+            output = lengths.sample(self.workload.output, self._seed, *counts, "output").tolist()
+            self._drawn.extend(zip(prompt, output, strict=True))
+        i, (tokens_in, tokens_asked) = self._next, self._drawn.popleft()
+        self._next += 1
+        return self.build(i, *fitting(tokens_in, tokens_asked, self.shape.context_limit))
+
+    def build(self, i: int, tokens_in: int, tokens_asked: int) -> Planned:
+        """Request `i` with these lengths."""
+        body = self.body(i, pieces(self.shape, tokens_in), tokens_asked)
+        payload = b"%s%d\r\n\r\n%s" % (self._head, len(body), body)
+        return Planned(i=i, tokens_in=tokens_in, tokens_asked=tokens_asked, payload=payload)
+
+    def body(self, i: int, count: int, tokens_asked: int) -> bytes:
+        """The JSON of request `i` with this number of words or token ids."""
+        end = b'%s":%d' % (self.shape.length_field.encode(), tokens_asked)
+        if self._min_tokens:
+            end += b',"min_tokens":%d' % tokens_asked
+        return b"".join([self._before, self._prompts.text(i, count).encode(), self._after, end, b"}"])
+
+
+def pieces(shape: Shape, tokens_in: int) -> int:
+    """How many words or ids make a prompt of about this many tokens."""
+    return max(1, round((tokens_in - shape.extra_tokens) / shape.tokens_per_word))
+
+
+def fitting(tokens_in: int, tokens_asked: int, limit: int | None) -> tuple[int, int]:
+    """The lengths, cut so that prompt and output fit the context: first the prompt, to no less than half the room."""
+    if limit is None or room(tokens_in) + tokens_asked <= limit:
+        return tokens_in, tokens_asked
+    tokens_asked = max(1, min(tokens_asked, limit - min(int(room(tokens_in)), limit // 2)))
+    return max(1, int((limit - tokens_asked - _SLACK_TOKENS) / (1 + _SLACK_SHARE))), tokens_asked
+
+
+def room(tokens_in: int) -> float:
+    """What a prompt may need at most: its length in tokens is only estimated."""
+    return tokens_in * (1 + _SLACK_SHARE) + _SLACK_TOKENS
+
+
+def to_json(value: Target | Shape | Workload) -> dict[str, Any]:
+    """For the way to the worker."""
+    return asdict(value)
+
+
+def shape_from(facts: dict[str, Any]) -> Shape:
+    """The inverse of `to_json`."""
+    shape = Shape(**facts)
+    return replace(shape, ids=tuple(shape.ids)) if shape.ids else shape  # type: ignore[arg-type]  # JSON made it a list
+
+
+def workload_from(facts: dict[str, Any]) -> Workload:
+    """The inverse of `to_json`."""
+    return Workload(**{**facts, "prompt": Lengths(**facts["prompt"]), "output": Lengths(**facts["output"])})

@@ -1,0 +1,355 @@
+"""One trial in the load worker: sends each request when it is due, and keeps what became of it as columns."""
+
+from __future__ import annotations
+
+import asyncio
+import math
+import resource
+import time
+from array import array
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from itertools import chain, takewhile
+from typing import Any, Literal
+
+from redline import arrivals
+from redline.loadgen.conn import Exchange
+from redline.loadgen.parse import Response
+from redline.loadgen.payload import Payloads, Planned
+from redline.loadgen.pool import Pool
+from redline.loadgen.sources import describe
+from redline.loadgen.stamps import Histogram
+from redline.loadgen.timer import Timer
+from redline.loadgen.wire import Header
+from redline.model import Variable
+from redline.records import Status
+
+TICK_S = 1.0
+_SWEEP_S = 0.05
+_NEVER_NS = 1 << 62
+_AT_ONCE = 128  # requests sent before the loop reads again
+_BEAT_NS = 10_000_000  # how often the loop's lag is looked at where the kernel stamps no reads
+_PAUSE_S = 0.1  # of a closed-loop user after a failure, so that a server that refuses is not hammered
+_LINGER_NS = 1_000_000_000  # how long after [DONE] the HTTP message may stay open
+_AHEAD, _AHEAD_BYTES, _AHEAD_MIN = 256, 1_048_576, 4  # requests that are built before they are due
+_SLICE_NS = 300_000  # of building at a time, so that reads do not wait
+_TEXTS = 20  # different failures that are told apart
+_LIVE_GAPS = 500_000  # gaps of unfinished requests beyond this number are sent only at the end
+
+COLUMNS: dict[str, Literal["q", "d", "i", "B"]] = {
+    "i": "q",
+    "scheduled_s": "d",
+    "sent_s": "d",
+    "first_s": "d",
+    "end_s": "d",
+    "tokens_in": "i",
+    "tokens_out": "i",
+    "tokens_asked": "i",
+    "status": "B",
+    "gap_count": "i",
+    "gaps_us": "i",
+}
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class TrialSpec:
+    """What of a Probe the worker needs."""
+
+    by: Variable
+    load: float
+    seed: int
+    spread_s: float
+    max_s: float
+    max_requests: int | None
+
+
+class Flight(Exchange):
+    """A request that was due, until it has ended."""
+
+    __slots__ = ("deadline_ns", "plan", "scheduled_ns")
+
+    def __init__(self, plan: Planned, scheduled_ns: int, deadline_ns: int, ended: Callable[[Flight], None]) -> None:
+        super().__init__(plan.payload, ended)
+        self.plan, self.scheduled_ns, self.deadline_ns = plan, scheduled_ns, deadline_ns
+
+
+class Trial:
+    """Runs from `start` until `stop`, or until its budget is spent; `report` gets a header and columns each second."""
+
+    def __init__(
+        self, spec: TrialSpec, pool: Pool, payloads: Payloads, report: Callable[[str, Header, dict[str, Any]], bool]
+    ) -> None:
+        self._spec, self._pool, self._payloads = spec, pool, payloads
+        self._report = report  # False: the driver has not taken the last report yet
+        self._loop = asyncio.get_running_loop()
+        self._timer = Timer(self._loop, self._fire)
+        self._beat = None if pool.has_stamps else Timer(self._loop, self._beaten)
+        self._beat_ns = 0
+        self._handles: dict[str, asyncio.TimerHandle] = {}
+        self._closed_loop = spec.by == "concurrency"
+        self._due = self._due_times()
+        self._next_due_ns = 0
+        self._t0_ns = 0
+        self._ready: deque[Planned] = deque()
+        self._ready_bytes = 0
+        self._refilling = self._over = self._full = False
+        self._in_flight: dict[int, Flight] = {}
+        self._rows: dict[str, array[Any]] = _empty()
+        self._due_count = self._sent_count = 0
+        self._late = Histogram()
+        self._errors: dict[str, int] = {}
+        self._without_usage = 0
+        self._cpu_s = 0.0
+        self._switches = 0
+
+    # ---- its life ----
+
+    async def start(self) -> None:
+        """Open connections and build requests, then begin."""
+        self._refill(slice_ns=_NEVER_NS)
+        await self._pool.prewarm(self._warm_connections())
+        if self._over:
+            return
+        self._pool.stamps.reset()
+        self._pool.stamps.measure_offset()
+        self._cpu_s, self._switches = time.process_time(), _involuntary_switches()
+        self._t0_ns = time.monotonic_ns() + 1_000_000
+        self._report("started", {}, {})
+        self._advance_due()
+        self._timer.set(self._next_due_ns)
+        if self._beat is not None:
+            self._beaten()
+        self._later("end", self._spec.max_s, lambda: self.stop("budget"))
+        self._later("tick", TICK_S, self._tick)
+        self._later("sweep", _SWEEP_S, self._sweep)
+
+    def stop(self, reason: str) -> None:
+        """Send no more, drop what is in flight, and report for the last time."""
+        if self._over:
+            return
+        self._over = True
+        now_ns = time.monotonic_ns()
+        for handle in self._handles.values():
+            handle.cancel()
+        self._timer.close()
+        if self._beat is not None:
+            self._beat.close()
+        in_flight = self._in_flight
+        self._in_flight = {}
+        rows = _empty()
+        for flight in in_flight.values():
+            self._add(rows, flight, Status.RUNNING, math.nan)
+        for flight in in_flight.values():
+            flight.ended = _ignore
+            self._pool.drop(flight, "the trial ended")
+        if self._t0_ns:
+            while self._next_due_ns <= now_ns:  # due, but this process came too late to send them
+                self._due_count += 1
+                self._advance_due()
+        self._report("ended", {"reason": reason, **self._facts(now_ns), **self._evidence(now_ns)}, self._take(rows))
+
+    # ---- what is due ----
+
+    def _due_times(self) -> Iterator[float]:
+        spec = self._spec
+        if self._closed_loop:
+            return iter(arrivals.user_starts(int(spec.load), spec.spread_s, spec.seed).tolist())
+        chunks: Iterable[Any] = arrivals.times(self._payloads.workload, spec.load, spec.seed)
+        return chain.from_iterable(chunk.tolist() for chunk in chunks)
+
+    def _advance_due(self) -> None:
+        at_s = next(self._due, math.inf)
+        self._next_due_ns = self._t0_ns + int(at_s * 1e9) if at_s < 1e9 else _NEVER_NS
+
+    def _fire(self) -> None:
+        """Send all that is due; with a pause for reading when that is much, since it may never end."""
+        for _ in range(_AT_ONCE):
+            now_ns = time.monotonic_ns()
+            due_ns = self._next_due_ns
+            if due_ns > now_ns:
+                self._timer.set(due_ns)
+                return
+            self._advance_due()
+            self._late.add((now_ns - due_ns) // 1_000)
+            self._launch(due_ns)
+        if not self._over:
+            self._timer.set(self._next_due_ns)
+
+    def _launch(self, scheduled_ns: int) -> None:
+        if self._full:
+            return
+        self._due_count += 1
+        if not self._ready:
+            self._prepare()
+        plan = self._ready.popleft()
+        self._ready_bytes -= len(plan.payload)
+        timeout_ns = int(self._payloads.workload.request_timeout_s * 1e9)
+        flight = Flight(plan, scheduled_ns, scheduled_ns + timeout_ns, self._ended)
+        self._in_flight[plan.i] = flight
+        try:
+            self._pool.send(flight)
+            self._sent_count += 1
+        except OSError as error:
+            flight.response.give_up(f"not sent: {describe(error)}")
+            self._loop.call_soon(self._ended, flight)  # not at once: a user would send again from in here
+        if self._spec.max_requests is not None and plan.i + 1 >= self._spec.max_requests:
+            self._full = True
+            self._next_due_ns = _NEVER_NS
+            self._loop.call_soon(self.stop, "budget")
+        if not self._refilling and self._wants_more():
+            self._refilling = True
+            self._loop.call_soon(self._refill)
+
+    def _ended(self, flight: Flight) -> None:
+        if self._in_flight.pop(flight.plan.i, None) is None:
+            return
+        self._finish(flight, *flight.response.outcome(flight.plan.tokens_asked))
+
+    def _finish(self, flight: Flight, status: Status, words: str) -> None:
+        response = flight.response
+        now_ns = time.monotonic_ns()
+        end_ns = now_ns
+        if status is Status.OK:
+            end_ns = response.last_ns or response.last_choice_ns
+            self._without_usage += response.tokens_out < 0
+        else:
+            self._count(words)
+        self._add(self._rows, flight, status, (end_ns - self._t0_ns) / 1e9)
+        if self._closed_loop and not self._over:
+            if status is Status.OK:
+                self._launch(now_ns)
+            else:
+                self._loop.call_later(_PAUSE_S, self._come_back)
+
+    def _come_back(self) -> None:
+        if not self._over:
+            self._launch(time.monotonic_ns())
+
+    # ---- building ahead ----
+
+    def _prepare(self) -> None:
+        plan = self._payloads.next()
+        self._ready.append(plan)
+        self._ready_bytes += len(plan.payload)
+
+    def _wants_more(self) -> bool:
+        count = len(self._ready)
+        return count < _AHEAD_MIN or (count < _AHEAD and self._ready_bytes < _AHEAD_BYTES)
+
+    def _refill(self, slice_ns: int = _SLICE_NS) -> None:
+        until_ns = time.monotonic_ns() + slice_ns
+        while self._wants_more():
+            self._prepare()
+            if time.monotonic_ns() >= until_ns:
+                self._loop.call_soon(self._refill)
+                return
+        self._refilling = False
+
+    def _warm_connections(self) -> int:
+        """A second's worth of an open loop: what is in flight beyond it opens its own."""
+        return int(self._spec.load) if self._closed_loop else min(max(math.ceil(self._spec.load), 1), 256)
+
+    # ---- beside the load ----
+
+    def _later(self, name: str, at_s: float, do: Callable[[], None]) -> None:
+        self._handles[name] = self._loop.call_at(self._t0_ns / 1e9 + at_s, do)
+
+    def _tick(self) -> None:
+        now_ns = time.monotonic_ns()
+        self._pool.stamps.measure_offset()
+        for flight in [flight for flight in self._in_flight.values() if _lingers(flight.response, now_ns)]:
+            self._cut(flight, *flight.response.outcome(flight.plan.tokens_asked))
+        rows = _empty()
+        with_gaps = sum(len(flight.response.gaps_us) for flight in self._in_flight.values()) < _LIVE_GAPS
+        for flight in self._in_flight.values():
+            self._add(rows, flight, Status.RUNNING, math.nan, with_gaps=with_gaps)
+        if self._report("records", self._facts(now_ns), self._take(rows)):
+            self._rows = _empty()
+        elapsed_s = (now_ns - self._t0_ns) / 1e9
+        self._later("tick", (math.floor(elapsed_s / TICK_S) + 1) * TICK_S, self._tick)
+
+    def _sweep(self) -> None:
+        """End what has timed out: the oldest come first."""
+        now_ns = time.monotonic_ns()
+        late = list(takewhile(lambda flight: flight.deadline_ns <= now_ns, self._in_flight.values()))
+        for flight in late:
+            self._cut(flight, Status.TIMED_OUT, f"timed out after {self._payloads.workload.request_timeout_s:g} s")
+        self._handles["sweep"] = self._loop.call_later(_SWEEP_S, self._sweep)
+
+    def _cut(self, flight: Flight, status: Status, words: str) -> None:
+        del self._in_flight[flight.plan.i]
+        flight.ended = _ignore
+        self._pool.drop(flight, words)
+        self._finish(flight, status, words)
+
+    def _beaten(self) -> None:
+        """Without kernel stamps, the loop's lag stands for the delay of reads."""
+        assert self._beat is not None  # only a beat calls this
+        now_ns = time.monotonic_ns()
+        if self._beat_ns:
+            self._pool.stamps.read_delays.add((now_ns - self._beat_ns) // 1_000)
+        self._beat_ns = now_ns + _BEAT_NS
+        self._beat.set(self._beat_ns)
+
+    # ---- records ----
+
+    def _add(
+        self, rows: dict[str, array[Any]], flight: Flight, status: Status, end_s: float, *, with_gaps: bool = True
+    ) -> None:
+        response, plan, t0_ns = flight.response, flight.plan, self._t0_ns
+        rows["i"].append(plan.i)
+        rows["scheduled_s"].append((flight.scheduled_ns - t0_ns) / 1e9)
+        rows["sent_s"].append((flight.sent_ns - t0_ns) / 1e9 if flight.sent_ns else math.nan)
+        first_ns = response.first_ns or (response.last_choice_ns if status is Status.OK else 0)
+        rows["first_s"].append((first_ns - t0_ns) / 1e9 if first_ns else math.nan)
+        rows["end_s"].append(end_s)
+        rows["tokens_in"].append(response.tokens_in if response.tokens_in >= 0 else plan.tokens_in)
+        rows["tokens_out"].append(response.tokens_out if response.tokens_out > 0 else response.events)
+        rows["tokens_asked"].append(plan.tokens_asked)
+        rows["status"].append(status)
+        gaps_us = response.gaps_us if with_gaps else ()
+        rows["gap_count"].append(len(gaps_us))
+        rows["gaps_us"].extend(gaps_us)
+
+    def _take(self, in_flight: dict[str, array[Any]]) -> dict[str, array[Any]]:
+        columns = {f"done.{name}": column for name, column in self._rows.items()}
+        return columns | {f"live.{name}": column for name, column in in_flight.items()}
+
+    def _facts(self, now_ns: int) -> Header:
+        return {"now_s": (now_ns - self._t0_ns) / 1e9 if self._t0_ns else 0.0}
+
+    def _evidence(self, now_ns: int) -> Header:
+        stamps = self._pool.stamps
+        wall_s = max((now_ns - self._t0_ns) / 1e9, 1e-9)
+        return {
+            "due": self._due_count,
+            "sent": self._sent_count,
+            "late": self._late.counts,
+            "read_delays": stamps.read_delays.counts,
+            "kernel_stamps": stamps.from_kernel > 0,
+            "cpu_share": (time.process_time() - self._cpu_s) / wall_s,
+            "involuntary_switches": _involuntary_switches() - self._switches,
+            "without_usage": self._without_usage,
+            "errors": self._errors,
+        }
+
+    def _count(self, words: str) -> None:
+        key = words if words in self._errors or len(self._errors) < _TEXTS else "other failures"
+        self._errors[key] = self._errors.get(key, 0) + 1
+
+
+def _lingers(response: Response, now_ns: int) -> bool:
+    return response.done and now_ns - (response.last_ns or response.last_choice_ns) > _LINGER_NS
+
+
+def _empty() -> dict[str, array[Any]]:
+    return {name: array(kind) for name, kind in COLUMNS.items()}
+
+
+def _ignore(_: Exchange) -> None:
+    """An exchange that has been recorded already."""
+
+
+def _involuntary_switches() -> int:
+    return resource.getrusage(resource.RUSAGE_SELF).ru_nivcsw
