@@ -31,6 +31,7 @@ DEFAULT_REQUESTS = 150
 LEAST_SENT = 0.9  # of the load that was asked for: with less, the trial says nothing about that load
 _START_UP_S = 60.0  # imports and tokenizers of the client: no part of the measurement that `max_s` limits
 _GRACE_S = 1.0
+_COUNTS = {"completed", "failed", "error_rate"}
 _SEEDS = 2**32  # numpy's own limit, which clients hand their seed to
 
 
@@ -89,7 +90,7 @@ class CommandSession:
             reading = self._read(result)
         except ResultError as error:
             return failed(f"the benchmark command returned 0, but left no usable result: {error}")
-        if reading.completed and reading.records is None and reading.aggregates.keys() <= {"error_rate"}:
+        if reading.completed and reading.records is None and reading.aggregates.keys() <= _COUNTS:
             return failed(f"{result} holds no number on any request")
         if missing := unknown_metrics(probe, reading):
             return failed(

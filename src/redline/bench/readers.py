@@ -10,6 +10,7 @@ What a criterion is judged on, by what the file has:
   whose `first_s` is NaN throughout ("not known"); TTFT, TPOT, ITL and token throughput on `aggregates`;
 * neither: everything on `aggregates`, and there are no records.
 
+Aggregates carry our metric names, and the counts `completed` and `failed`, of which the statistics need the size.
 So a metric is answered by the records unless they lack what it needs, see `knows`.
 """
 

@@ -24,7 +24,7 @@ class Reading:
     failed: int
     duration_s: float
     records: Records | None = None
-    aggregates: Mapping[str, float] = field(default_factory=dict)  # metric name -> value, as `Measured.aggregates`
+    aggregates: Mapping[str, float] = field(default_factory=dict)  # metric -> value, completed, failed; see readers.py
     asked_rate: float | None = None  # requests/s the command was told to send; inf: as fast as it could
     asked_concurrency: int | None = None  # requests in flight it was told to keep
     sending_s: float | None = None  # at least this long passed between the first and the last send

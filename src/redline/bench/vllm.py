@@ -171,7 +171,7 @@ def _aggregates(data: Mapping[str, object], completed: int, failed: int, path: P
         for one, other in ((f"median_{kind}_ms", f"p50_{kind}_ms"), (f"p50_{kind}_ms", f"median_{kind}_ms")):
             if one in known:
                 known.setdefault(other, known[one])
-    return {**known, "error_rate": failed / (completed + failed)}
+    return {**known, "completed": completed, "failed": failed, "error_rate": failed / (completed + failed)}
 
 
 def _sending_s(columns: _Columns, duration_s: float) -> float | None:
