@@ -161,7 +161,7 @@ def test_one_answer_is_a_row_and_a_sentence(capsys: pytest.CaptureFixture[str]) 
     ):
         assert cell in row
     assert "This server carries 12.1 requests/s within p90_ttft_ms<=200, p90_tpot_ms<=50 (11.8 to 12.8" in out
-    assert "stopped since precision reached" in out
+    assert "the search ended: precision reached" in out
     assert "warning: outputs were 8 % short" in out
 
 

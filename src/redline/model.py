@@ -377,7 +377,14 @@ class Warned:
     text: str
 
 
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Noted:
+    """Something good to know that is nothing to worry about."""
+
+    text: str
+
+
 Event: TypeAlias = (
-    ServerStarting | ServerReady | ServerStopped | TrialStarted | Progress | TrialEnded | Answered | Warned
+    ServerStarting | ServerReady | ServerStopped | TrialStarted | Progress | TrialEnded | Answered | Warned | Noted
 )
 Emit: TypeAlias = Callable[[Event], None]

@@ -1,4 +1,4 @@
-"""Events as live progress on stderr, answers as tables on stdout."""
+"""Events as live progress on stderr; what they come to goes to stdout."""
 
 from __future__ import annotations
 
@@ -17,6 +17,8 @@ from rich.table import Table
 from rich.text import Text
 
 from redline import wording
+from redline.console import tables
+from redline.estimate import Estimate
 from redline.model import (
     Answer,
     Answered,
@@ -24,6 +26,7 @@ from redline.model import (
     Event,
     Experiment,
     Measured,
+    Noted,
     Progress,
     ServerReady,
     ServerStarting,
@@ -35,7 +38,8 @@ from redline.model import (
     Warned,
 )
 from redline.sla import met
-from redline.verdict import judge
+from redline.stored import Opened
+from redline.verdict import judge, usable
 
 _PLAIN_WIDTH = 200  # a pipe or a file has no width: do not wrap
 _PLAIN_EVERY_S = 30.0  # without a terminal a long trial says that often how it goes
@@ -61,6 +65,7 @@ class Console:
         self._doing = ""
         self._since = time.monotonic()
         self._progress: Progress | None = None
+        self._last_stats: Mapping[str, float] = {}
         self._trial_number = 0
         self._told_s = 0.0
 
@@ -107,22 +112,23 @@ class Console:
                 if not server.attached:
                     self.say(f"{server.name or 'server'}: stopped")
             case TrialStarted(case=case, probe=probe, number=trial_number):
-                self._trial_number, self._told_s = trial_number, 0.0
+                self._trial_number, self._told_s, self._last_stats = trial_number, 0.0, {}
                 load = wording.load_text(probe.load, probe.by)
                 self._now(f"{self._about(case)}trial {trial_number}, {load}, {wording.kind_text(probe)}")
             case Progress():
-                self._progress = event
+                self._progress, self._last_stats = event, event.stats
                 self._tell_plainly(event)
             case TrialEnded(trial=trial):
                 self._progress = None
                 self._now("choosing the next load")
                 self._print(self._trial_line(trial))
             case Answered(answer=answer):
-                self._print(
-                    Text("  ").append(_sign(self._err, True), "cyan").append(f" {self._answered(answer)}", "bold")
-                )
+                arrow = "→" if _unicode(self._err) else ">"
+                self._print(Text(f"  {arrow} {self._answered(answer)}", "bold"))
             case Warned(text=text):
                 self.warn(text)
+            case Noted(text=text):
+                self.say(text)
 
     def say(self, text: str) -> None:
         """One line of progress."""
@@ -152,11 +158,7 @@ class Console:
         return f"{about}: {answer.evidence}, {load} ({wording.interval_text(answer)})"
 
     def _trial_line(self, trial: Trial) -> Text:
-        sla = self._asking(trial.probe.asked_by)
-        stats: Mapping[str, float] = {}
-        if sla is not None and isinstance(trial.outcome, Measured):
-            stats = {c.criterion.metric: c.stat for c in judge(trial, sla, self._confidence).criteria}
-        met, why = wording.outcome_text(trial, sla, stats)
+        met, why = self._outcome(trial)
         style = {True: "green", False: "red", None: "yellow"}[met]
         took = wording.duration(trial.outcome.duration_s)
         line = Text("  ").append(_sign(self._err, met), style)
@@ -165,6 +167,16 @@ class Console:
         line.append(f"{wording.kind_text(trial.probe)}, {took}: ", "dim")
         line.append(why, style)
         return line.append(_count(trial), "dim")
+
+    def _outcome(self, trial: Trial) -> tuple[bool | None, str]:
+        sla = self._asking(trial.probe.asked_by)
+        if sla is None or not isinstance(trial.outcome, Measured):
+            return wording.outcome_text(trial, sla, {})
+        good, why = usable(trial, sla)
+        if not good:
+            return None, f"not usable: {why}"
+        judged = {c.criterion.metric: c.stat for c in judge(trial, sla, self._confidence).criteria}
+        return wording.outcome_text(trial, sla, judged or self._last_stats)
 
     def _asking(self, name: str) -> Sla | None:
         return self._slas.get(name) or (next(iter(self._slas.values())) if len(self._slas) == 1 else None)
@@ -195,37 +207,22 @@ class Console:
             parts.append(_meters(sla, progress.stats, self._err.width))
         return Group(*parts)
 
-    # ---- the answers -------------------------------------------------------------------------------------------------
+    # ---- what it comes to --------------------------------------------------------------------------------------------
 
     def answers(self, answers: Sequence[Answer], *, columns: Mapping[str, Sequence[str]] | None = None) -> None:
         """The table on stdout, what to know about it, and a sentence to repeat; `columns` are set beside it."""
-        columns = columns or {}
-        self._out.print()
-        table = _table(answers, columns)
-        unlimited = self._out.options.update(width=10_000)
-        if self._out.measure(table, options=unlimited).maximum <= self._out.width:
-            self._out.print(table)
-        else:
-            for index, answer in enumerate(answers):
-                self._out.print(_block(answer, {name: texts[index] for name, texts in columns.items()}))
-        several = len(answers) > 1
-        for answer in answers:
-            if not several or answer.evidence not in ("edge", "floor"):
-                self._out.print(Text(wording.sentence(answer, several=several)))
-        best = wording.best_text(answers)
-        if best:
-            self._out.print(Text(best))
-        for answer in answers:
-            self._notes(answer, several)
+        self._show(tables.answers(answers, columns or {}, self._out))
 
-    def _notes(self, answer: Answer, several: bool) -> None:
-        about = f"{wording.subject_text(answer, several)}: " if several else ""
-        if answer.stop_reason and answer.evidence != "undecided":
-            self._out.print(Text(f"{about}stopped since {answer.stop_reason}", "dim"))
-        for warning in answer.warnings:
-            self._out.print(Text("warning: ", "yellow").append(f"{about}{warning}", "default"))
-        if answer.error and answer.evidence in ("crashed", "not_started"):
-            self._out.print(Text(f"{about}{answer.error.strip()}", "red"))
+    def trials(self, opened: Opened, slas: Sequence[Sla]) -> None:
+        """Each trial on stdout, with its verdict on each of these SLAs."""
+        self._show(tables.trials(opened, slas, self._out))
+
+    def plan(self, experiment: Experiment, estimate: Estimate) -> None:
+        """What would run, on stdout."""
+        self._show(tables.plan(experiment, estimate))
+
+    def _show(self, table: RenderableType) -> None:
+        self._out.print(table, soft_wrap=self._out.width == _PLAIN_WIDTH)  # a pipe has no width to wrap at
 
 
 def _screen(*, stderr: bool) -> Screen:
@@ -278,50 +275,3 @@ def _meters(sla: Sla, stats: Mapping[str, float], width: int) -> Table:
             )
         grid.add_row(*cells)
     return grid
-
-
-def _cells(answer: Answer) -> dict[str, str]:
-    return {
-        "configuration": answer.server or "-",
-        "workload": answer.workload or "-",
-        "SLA": answer.sla,
-        "capacity": "-" if answer.capacity is None else wording.load_text(answer.capacity, answer.variable),
-        f"{wording.number(100 * answer.confidence)} % interval": wording.interval_text(answer),
-        "evidence": answer.evidence,
-        "limited by": answer.limiting or "-",
-        "trials": f"{answer.trials}",
-        "requests": f"{answer.requests:,}",
-        "time": wording.duration(answer.benchmark_s),
-    }
-
-
-_NUMBERS = {"capacity", "trials", "requests", "time"}
-
-
-def _table(answers: Sequence[Answer], columns: Mapping[str, Sequence[str]]) -> Table:
-    """One row per answer; workload and SLA only where they differ."""
-    rows = [
-        _cells(answer) | {name: texts[index] for name, texts in columns.items()} for index, answer in enumerate(answers)
-    ]
-    names = [name for name in (rows[0] if rows else {}) if name not in ("workload", "SLA")]
-    names[1:1] = [name for name in ("workload", "SLA") if len({row[name] for row in rows}) > 1]
-    table = Table(box=None, pad_edge=False, padding=(0, 3, 0, 0))
-    for name in names:
-        table.add_column(
-            name,
-            no_wrap=True,
-            header_style="dim",
-            justify="right" if name in _NUMBERS else "left",
-            style="bold" if name == "capacity" else "",
-        )
-    for row in rows:
-        table.add_row(*(Text(row[name]) for name in names))
-    return table
-
-
-def _block(answer: Answer, columns: Mapping[str, str]) -> Group:
-    """An answer as lines, for narrow terminals."""
-    lines = [
-        Text(f"{name:<14} ", "dim").append(text, "default") for name, text in {**_cells(answer), **columns}.items()
-    ]
-    return Group(*lines, Text(""))

@@ -1,0 +1,329 @@
+"""Everything put together: ask a server, run an experiment, or answer from what is stored."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, TypedDict, Unpack
+from urllib.parse import urlsplit
+
+from redline import process
+from redline.address import is_local
+from redline.ask import expand, headers_of
+from redline.codec import attached_files, load_experiment, load_workload_file
+from redline.estimate import request_budget
+from redline.execute import run_jobs
+from redline.experimentfile import experiment_to_toml
+from redline.experiments import find_experiment
+from redline.goals import advice
+from redline.local import Keeper, local_lab
+from redline.model import (
+    Answer,
+    Emit,
+    Event,
+    Experiment,
+    Noted,
+    RedlineError,
+    Trial,
+    TrialEnded,
+    UsageError,
+    Warned,
+)
+from redline.plan import find_directory, identity, jobs
+from redline.process import Marker
+from redline.server import attach
+from redline.store import Store, next_directory, open_store, reusable
+from redline.stored import OPTIONS, Opened, all_listed, open_experiment
+from redline.wording import load_text
+
+__all__ = ["Opened", "Place", "Prepared", "Result", "find", "open_experiment", "run"]
+
+_EXIT_CODES = {"edge": 0, "floor": 0, "none": 3, "undecided": 4, "client_limited": 5, "crashed": 1, "not_started": 1}
+_WORST_FIRST = (1, 5, 4, 3, 0)
+
+
+class SearchOptions(TypedDict, total=False):
+    """How to search; names and texts are those of the command line and of an experiment's file."""
+
+    by: str
+    precision: float | str
+    confidence: float | str
+    min: float
+    max: float
+    max_time: float | str
+    max_requests: int
+    max_trials: int
+    sustain: float | str
+    loads: Sequence[float] | str
+    seed: int
+
+
+class FindOptions(SearchOptions, total=False):
+    """What else can be said of a server that runs, and of what is sent to it."""
+
+    workload: str  # a preset, random:in=512,out=128, or a file
+    api: str
+    model: str
+    headers: Mapping[str, str]
+    api_key_env: str
+    insecure: bool
+    request_timeout: float | str
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Place:
+    """Where the measurements are kept, and which of the earlier ones count."""
+
+    out: Path | str | None = None  # None: redline-results/..., the same for the same question
+    again: bool = False  # a new directory beside it
+    reuse: bool = False  # of a running server, also what was measured long ago or before its last start
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Prepared:
+    """An experiment that was read and found good; nothing is started or written yet."""
+
+    experiment: Experiment
+    text: str  # of its file
+    files: Mapping[str, str]  # what stands beside it
+    directory: Path
+    reuse: bool = False
+
+    @property
+    def elsewhere(self) -> str | None:
+        """The address of a running server that is not on this machine."""
+        urls = [config.url or "" for config in self.experiment.servers if config.attached]
+        return next((url for url in urls if not is_local(_host(url))), None)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Result:
+    """The answers, and the directory that holds what they rest on."""
+
+    directory: Path
+    answers: tuple[Answer, ...]
+    measured: int = 0  # trials in this call
+    listed: bool = False  # --loads: a list was measured to its end, which is all that was asked
+
+    @property
+    def exit_code(self) -> int:
+        """0 every SLA has a capacity, 3 one is met at no load, 4 undecided, 5 the client was the limit, 1 an error."""
+        codes = {1 if answer.error else _EXIT_CODES[answer.evidence] for answer in self.answers}
+        if self.listed:
+            codes -= {3, 4}
+        return next((code for code in _WORST_FIRST if code in codes), 0)
+
+
+def find(
+    url: str,
+    slas: Sequence[str],
+    *,
+    place: Place | None = None,
+    emit: Emit | None = None,
+    **options: Unpack[FindOptions],
+) -> Result:
+    """How much load the server that runs at `url` carries within each SLA, such as `p99_ttft_ms<=200ms`."""
+    return carry_out(prepare_find(url, slas, place or Place(), **options), emit)
+
+
+def run(
+    path: Path | str, *, place: Place | None = None, emit: Emit | None = None, **options: Unpack[SearchOptions]
+) -> Result:
+    """Launch each configuration of an experiment's file, and search what it carries under each workload and SLA."""
+    return carry_out(prepare_run(path, place or Place(), **options), emit)
+
+
+# ---- what is asked ---------------------------------------------------------------------------------------------------
+
+
+def prepare_find(url: str, slas: Sequence[str], place: Place, **options: Unpack[FindOptions]) -> Prepared:
+    """The question to a running server; UsageError has everything that is wrong with it."""
+    given: dict[str, Any] = dict(options)
+    workload = None
+    if (named := str(given.get("workload", ""))).endswith(".toml") or Path(named).is_file():
+        workload = load_workload_file(Path(given.pop("workload")))
+    experiment = find_experiment(url, slas, given, workload)
+    directory = find_directory(experiment.servers[0], experiment.workloads[0], experiment.goal.by)
+    return Prepared(
+        experiment=experiment,
+        text=experiment_to_toml(experiment),
+        files={OPTIONS: "{}\n"},
+        directory=_directory(place, Path(directory)),
+        reuse=place.reuse,
+    )
+
+
+def prepare_run(path: Path | str, place: Place, **options: Unpack[SearchOptions]) -> Prepared:
+    """The experiment of a file; UsageError has everything that is wrong with it, with its lines."""
+    path = Path(path)
+    given: dict[str, Any] = dict(options)
+    experiment = load_experiment(path, given)
+    return Prepared(
+        experiment=experiment,
+        text=path.read_text(encoding="utf-8"),
+        files={**attached_files(path), OPTIONS: json.dumps(given) + "\n"},
+        directory=_directory(place, Path("redline-results") / path.stem),
+        reuse=place.reuse,
+    )
+
+
+def _directory(place: Place, default: Path) -> Path:
+    directory = Path(place.out) if place.out is not None else default
+    return next_directory(directory) if place.again else directory
+
+
+def owner_warning(prepared: Prepared) -> str:
+    """What will happen to a server that may serve somebody else."""
+    goal = prepared.experiment.goal
+    budget = request_budget(goal, prepared.experiment.slas)
+    requests = f"up to {budget:,}" if goal.max_requests is not None else f"about {budget:,}"
+    highest = max(goal.loads, default=goal.max_load)
+    return (
+        f"{prepared.elsewhere} is not on this machine. Redline will drive it beyond its limit: with up to "
+        f"{load_text(highest, goal.by)} (--max) and {requests} requests (--max-requests). "
+        "Whoever else uses it will feel that."
+    )
+
+
+# ---- doing it --------------------------------------------------------------------------------------------------------
+
+
+def carry_out(prepared: Prepared, emit: Emit | None = None) -> Result:
+    """Measure what is not yet measured, and answer. Running it again continues.
+
+    Raises:
+        UsageError: the directory holds something else, or an environment variable is not set.
+        RedlineError: an attached server does not answer, or a file cannot be written.
+        Interrupted: the user or the system stopped it; finished trials are kept.
+    """
+    tell = emit or _nobody
+    experiment = prepared.experiment
+    _require_environment(experiment)
+    with process.interruptible():
+        starts, silent = _starts(experiment)
+        if silent is not None and not stored_trials(prepared.directory):
+            raise silent  # before anything is written
+        with open_store(prepared.directory, prepared.text, identity(experiment), files=prepared.files) as store:
+            for text in (*advice(experiment.goal), *store.notes):
+                tell(Warned(text=text))
+            _stop_left_behind(store, experiment, tell)
+            history = _history(store, prepared, starts, tell)
+            known = sum(len(trials) for trials in history.values())
+            if known:
+                tell(Noted(text=f"continuing with {known} trial{'s' * (known > 1)} from {prepared.directory}"))
+            keeper = _Keeper(store=store, tell=tell)
+            lab = local_lab(keeper.for_lab(), experiment.goal.seed)
+            answers = run_jobs(jobs(experiment), history, experiment, lab, keeper.on_event)
+            if known and not keeper.kept:
+                tell(
+                    Noted(text=f"nothing was left to measure: answered from {prepared.directory}; --again starts anew")
+                )
+            return Result(
+                directory=prepared.directory,
+                answers=tuple(answers),
+                measured=keeper.kept,
+                listed=all_listed(experiment, store.trials),
+            )
+
+
+@dataclass(slots=True)
+class _Keeper:
+    """Stores each trial before anybody hears of it, and the marker of the server that is up."""
+
+    store: Store
+    tell: Emit
+    kept: int = 0
+
+    def on_event(self, event: Event) -> None:
+        if isinstance(event, TrialEnded):
+            self.store.append(event.trial)
+            self.kept += 1
+        self.tell(event)
+
+    def note(self, marker: Marker | None) -> None:
+        if marker is None:
+            self.store.clear_marker()
+        else:
+            self.store.write_marker(marker)
+
+    def for_lab(self) -> Keeper:
+        return Keeper(
+            next_id=self.store.next_id,
+            log_dir=self.store.log_dir,
+            note=self.note,
+            warn=lambda text: self.tell(Warned(text=text)),
+        )
+
+
+def _nobody(event: Event) -> None:
+    """Nobody listens."""
+
+
+def _require_environment(experiment: Experiment) -> None:
+    """Every `${NAME}` is set: said before anything is started or written."""
+    for config in experiment.servers:
+        headers_of(config)
+        for name, value in config.env.items():
+            expand(value, f"env {name} of {config.name}")
+
+
+def _starts(experiment: Experiment) -> tuple[dict[str, str], RedlineError | None]:
+    """Which start of each running server this is, by its name; and why one does not answer."""
+    starts: dict[str, str] = {}
+    for config in experiment.servers:
+        if config.attached:
+            try:
+                with attach(config) as server:
+                    starts[config.name] = server.start_id
+            except UsageError:
+                raise
+            except RedlineError as error:
+                return starts, error
+    return starts, None
+
+
+def stored_trials(directory: Path) -> Mapping[str, Sequence[Trial]]:
+    """What a directory holds by case key; nothing where there is no experiment yet."""
+    try:
+        with open_store(directory, write=False) as store:
+            return store.trials
+    except UsageError:
+        return {}
+
+
+def _stop_left_behind(store: Store, experiment: Experiment, tell: Emit) -> None:
+    marker = store.server_marker()
+    if marker is None:
+        return
+    grace_s = max((config.stop_grace_s for config in experiment.servers), default=30.0)
+    if pids := process.stop_left_behind(marker, grace_s):
+        which = f"process{'es' * (len(pids) > 1)} {', '.join(map(str, pids))}"
+        tell(Noted(text=f"stopped the server that an earlier run had left behind ({which})"))
+    store.clear_marker()
+
+
+def _history(store: Store, prepared: Prepared, starts: Mapping[str, str], tell: Emit) -> dict[str, tuple[Trial, ...]]:
+    """The stored trials that still say something about these cases."""
+    history: dict[str, tuple[Trial, ...]] = {}
+    for job in jobs(prepared.experiment):
+        for case in job.cases:
+            trials = store.trials.get(case.key, ())
+            if trials and job.server.attached and not prepared.reuse:
+                if job.server.name in starts:
+                    trials, unused = reusable(trials, datetime.now(UTC), starts[job.server.name])
+                else:
+                    unused = (
+                        f"{job.server.url} does not answer now: what is known was measured up to {trials[-1].started}"
+                    )
+                if unused:
+                    tell(Warned(text=unused))
+            if trials:
+                history[case.key] = trials
+    return history
+
+
+def _host(url: str) -> str:
+    return urlsplit(url if "://" in url else f"//{url}").hostname or ""

@@ -1,0 +1,305 @@
+"""The commands: argv to api calls, answers to stdout."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from redline.cli.options import OUTPUT, SEARCH, SLA, search_options
+
+if TYPE_CHECKING:
+    from redline.api import Prepared, Result
+    from redline.model import Sla
+    from redline.report import ReportData
+    from redline.stored import Opened
+
+# Everything else is imported inside the commands: `redline --help` must load neither numpy nor pydantic.
+
+
+class State:
+    """What the end of a command needs to know about its middle."""
+
+    def __init__(self, argv: Sequence[str]) -> None:
+        self.argv = list(argv)
+        self.directory: Path | None = None  # set once there is something in it to continue
+
+
+# ---- commands --------------------------------------------------------------------------------------------------------
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
+@click.version_option(package_name="redline", message="%(prog)s %(version)s")
+def cli() -> None:
+    """How much load does this LLM server carry before it breaks its promise?
+
+    \b
+    redline demo                                                  see it work, on a simulated server
+    redline find http://localhost:8000 --sla "p99_ttft_ms<=200"   ask a server that runs
+    redline run experiment.toml                                   launch, search and compare configurations
+    """
+
+
+@cli.command()
+@click.argument("url")
+@SLA
+@SEARCH
+@click.option("--workload", metavar="WHAT", help="A preset (default chat), a file, or random:in=512,out=128.")
+@click.option("--api", type=click.Choice(["chat", "completions"]), help="Which of the server's APIs to use.")
+@click.option("--model", metavar="NAME", help="Default: asked from /v1/models.")
+@click.option("--header", "headers", multiple=True, metavar="NAME:VALUE", help="Send this with every request.")
+@click.option("--api-key-env", metavar="NAME", help="The environment variable that holds the API key.")
+@click.option("--insecure", is_flag=True, help="Do not verify the server's certificate.")
+@click.option("--request-timeout", metavar="TIME", help="Give up on a request after so long (default 600s).")
+@click.option("--load-workers", type=click.IntRange(min=1), metavar="N", help="Processes that send requests.")
+@click.option("--reuse", is_flag=True, help="Also use what was measured before the server was started anew.")
+@click.option("--yes", is_flag=True, help="Do not ask before driving a server that is not on this machine.")
+@OUTPUT
+@click.pass_obj
+def find(state: State, /, url: str, slas: tuple[str, ...], yes: bool, **given: Any) -> int:
+    """How much load does the running server at URL carry within its SLA?"""
+    from redline import api
+    from redline.model import UsageError
+
+    options = search_options(given)
+    names = ("workload", "api", "model", "api_key_env", "request_timeout")
+    options |= {key: given[key] for key in names if given[key] is not None}
+    if given["insecure"]:
+        options["insecure"] = True
+    if (given["load_workers"] or 1) > 1:
+        raise UsageError("--load-workers: this version sends all requests from one process; leave it out")
+    if given["headers"]:
+        options["headers"] = _headers(given["headers"])
+    place = api.Place(out=given["out"], again=given["again"], reuse=given["reuse"])
+    prepared = api.prepare_find(url, list(slas), place, **options)
+    _consent(prepared, yes)
+    return _carry_out(state, prepared, given)
+
+
+@cli.command()
+@click.argument("experiment", type=click.Path(path_type=Path))
+@SEARCH
+@OUTPUT
+@click.pass_obj
+def run(state: State, /, experiment: Path, **given: Any) -> int:
+    """Launch each configuration in EXPERIMENT.toml, search what it carries, and compare."""
+    from redline import api
+
+    place = api.Place(out=given["out"], again=given["again"])
+    prepared = api.prepare_run(experiment, place, **search_options(given))
+    return _carry_out(state, prepared, given)
+
+
+@cli.command()
+@click.argument("experiment", type=click.Path(path_type=Path))
+@SEARCH
+@click.option("--out", type=click.Path(path_type=Path), metavar="DIR", help="Where the results are, or would be.")
+def plan(experiment: Path, out: Path | None, **given: Any) -> int:
+    """What would run, and about how long it would take; nothing is started."""
+    from redline import api
+    from redline.console import Console
+    from redline.estimate import estimate_of
+    from redline.plan import jobs
+
+    prepared = api.prepare_run(experiment, api.Place(out=out), **search_options(given))
+    cases = [case for job in jobs(prepared.experiment) for case in job.cases]
+    done = api.stored_trials(prepared.directory)
+    Console().plan(prepared.experiment, estimate_of(prepared.experiment, cases, done))
+    return 0
+
+
+@cli.command()
+@click.argument("directory", type=click.Path(path_type=Path))
+@SLA
+@click.option("--json", "as_json", is_flag=True, help="The answer as JSON (schema redline.answer/1) on stdout.")
+@click.option("--requests", "trial", metavar="TRIAL", help="Every request of this trial, as CSV.")
+def show(directory: Path, slas: tuple[str, ...], as_json: bool, trial: str | None) -> int:
+    """The answers again, from what DIRECTORY holds; any new SLA too."""
+    from redline import api
+    from redline.model import UsageError
+
+    if trial is not None and (as_json or slas):
+        raise UsageError("--requests prints one trial's requests as CSV: leave out --json and --sla")
+    opened = api.open_experiment(directory)
+    if trial is not None:
+        for line in opened.requests_csv(trial):
+            click.echo(line, nl=False)
+        return 0
+    for note in opened.notes:
+        click.echo(f"note: {note}", err=True)
+    result = api.Result(directory=opened.directory, answers=opened.answers(slas), listed=opened.listed)
+    return _deliver(result, as_json, opened, opened.slas(slas))
+
+
+@cli.command()
+@click.argument("directory", type=click.Path(path_type=Path))
+@click.option("-o", "--output", type=click.Path(path_type=Path), metavar="FILE", help="Default: report.html in it.")
+def report(directory: Path, output: Path | None) -> int:
+    """The answers and what they rest on, as one self-contained HTML page."""
+    from redline import api
+    from redline.report import write_report
+
+    opened = api.open_experiment(directory)
+    path = output or opened.directory / "report.html"
+    write_report(_report_data(opened), path)
+    click.echo(str(path))
+    return 0
+
+
+def _report_data(opened: Opened) -> ReportData:
+    from redline.report import ReportCase, ReportData
+
+    slas = opened.slas()
+    return ReportData(
+        title=opened.experiment.name,
+        directory=str(opened.directory),
+        cases=tuple(
+            ReportCase(
+                case=case,
+                slas=slas,
+                trials=opened.trials.get(case.key, ()),
+                answers=tuple(opened.answer(case, sla) for sla in slas),
+            )
+            for case in opened.cases
+        ),
+        confidence=opened.experiment.goal.confidence,
+        notes=opened.notes,
+        environment=opened.about,
+    )
+
+
+@cli.command()
+@click.option("--out", type=click.Path(path_type=Path), metavar="DIR", help="Default: redline-demo.")
+@click.option("--again", is_flag=True, help="Start anew in a new directory instead of continuing.")
+@click.option("--json", "as_json", is_flag=True, help="The answers as JSON, with the true capacity in each.")
+@click.option("-q", "--quiet", is_flag=True, help="No progress on stderr.")
+@click.pass_obj
+def demo(state: State, /, out: Path | None, again: bool, as_json: bool, quiet: bool) -> int:
+    """The main job on a simulated server whose true capacity is known."""
+    from redline import demo as main_job
+    from redline.console import Console
+
+    state.directory = out
+    with Console(quiet=quiet) as console:
+        return int(main_job.run(out, as_json, again, console))
+
+
+@cli.command(
+    "sim-server",
+    context_settings={"ignore_unknown_options": True, "allow_extra_args": True},
+    options_metavar="[OPTIONS] [--FIELD VALUE]...",
+)
+@click.option("--host", default="127.0.0.1", show_default=True, help="The address to listen on.")
+@click.option("--port", type=click.IntRange(0, 65535), default=8000, show_default=True, help="0: any free one.")
+@click.option("--profile", default="demo", show_default=True, metavar="NAME|FILE", help="What kind of server it is.")
+@click.pass_context
+def sim_server(context: click.Context, host: str, port: int, profile: str) -> int:
+    """A simulated LLM server over HTTP, with the OpenAI API and a known capacity.
+
+    Any field of the profile can be changed: --max-num-seqs 16, --faults.reject-every 2.
+    """
+    from redline.simulate.profiles import load_profile
+
+    chosen = load_profile(profile, _pairs(context.args))
+    from redline.simulate.server import serve
+
+    serve(chosen, host, port)
+    return 0
+
+
+def _pairs(words: Sequence[str]) -> dict[str, str]:
+    """`--field value` and `--field=value` as a mapping."""
+    left, pairs = list(words), {}
+    while left:
+        word = left.pop(0)
+        if not word.startswith("--") or word == "--":
+            raise click.UsageError(f"Got unexpected extra argument ({word})")
+        name, equals, value = word[2:].partition("=")
+        if not equals and not left:
+            raise click.UsageError(f"Option '{word}' requires an argument.")
+        pairs[name] = value if equals else left.pop(0)
+    return pairs
+
+
+def _headers(texts: Sequence[str]) -> dict[str, str]:
+    from redline.model import UsageError
+
+    headers = {}
+    for text in texts:
+        name, colon, value = text.partition(":")
+        if not colon or not name.strip():
+            raise UsageError(f"--header {name.strip()!r}: write NAME:VALUE, such as 'X-Team: search'")
+        headers[name.strip()] = value.strip()
+    return headers
+
+
+# ---- what find and run share -----------------------------------------------------------------------------------------
+
+
+def _consent(prepared: Prepared, yes: bool) -> None:
+    """A server that is not on this machine may serve somebody: say what will happen to it, and ask."""
+    from redline.api import owner_warning
+    from redline.model import UsageError
+
+    if prepared.elsewhere is None:
+        return
+    click.echo(owner_warning(prepared), err=True)
+    if yes:
+        return
+    if not sys.stdin.isatty():
+        raise UsageError(
+            "nobody is here to say yes: run it on a terminal, or add --yes if that server may be overloaded"
+        )
+    if not click.confirm("Go on?", err=True):
+        raise click.Abort
+
+
+def _carry_out(state: State, prepared: Prepared, given: Mapping[str, Any]) -> int:
+    from redline import api
+    from redline.console import Console
+
+    state.directory = prepared.directory
+    if given["again"]:
+        state.argv = [*_without_out(state.argv), "--out", str(prepared.directory)]
+    with Console(quiet=given["quiet"]) as console:
+        console.begin(prepared.experiment)
+        result = api.carry_out(prepared, console.on_event)
+    opened = api.open_experiment(prepared.directory) if prepared.experiment.goal.loads else None
+    return _deliver(result, given["as_json"], opened, prepared.experiment.slas)
+
+
+def _without_out(argv: Sequence[str]) -> list[str]:
+    """The command line without --again and --out, which name another directory than the one that was made."""
+    words, left = [], list(argv)
+    while left:
+        word = left.pop(0)
+        if word == "--out":
+            left.pop(0)
+        elif word != "--again" and not word.startswith("--out="):
+            words.append(word)
+    return words
+
+
+def _deliver(result: Result, as_json: bool, opened: Opened | None, slas: Sequence[Sla]) -> int:
+    """The answers on stdout; with `opened` also what each trial proves, and on stderr what is missing."""
+    if as_json:
+        import json
+
+        from redline.codec import answers_document
+
+        listed = opened.verdicts(slas) if opened and opened.experiment.goal.loads else None
+        document = answers_document(result.directory, result.answers, listed)
+        click.echo(json.dumps(document, indent=2, allow_nan=False, ensure_ascii=False))
+    else:
+        from redline.console import Console
+
+        console = Console()
+        console.answers(result.answers)
+        if opened is not None:
+            console.trials(opened, slas)
+    if opened is not None and (missing := opened.missing(slas)):
+        click.echo(missing, err=True)
+    return result.exit_code

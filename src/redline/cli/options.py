@@ -1,0 +1,58 @@
+"""Options that several commands share."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any, TypeAlias
+
+import click
+
+Command: TypeAlias = Callable[..., int]
+
+
+def _options(*options: Callable[[Command], Command]) -> Callable[[Command], Command]:
+    def decorate(command: Command) -> Command:
+        for option in reversed(options):
+            command = option(command)
+        return command
+
+    return decorate
+
+
+SLA = click.option(
+    "--sla",
+    "slas",
+    multiple=True,
+    metavar="TEXT",
+    help='What must hold, such as "chat: p99_ttft_ms<=200, p90_tpot_ms<=50"; may be given several times.',
+)
+SEARCH = _options(
+    click.option("--by", type=click.Choice(["rate", "concurrency"]), help="What to search: requests/s, or in flight."),
+    click.option("--precision", metavar="SHARE", help="Stop once capacity is known to about this: 5% (the default)."),
+    click.option("--confidence", metavar="SHARE", help="Of the interval and of verdicts: 0.9 (the default)."),
+    click.option("--min", "min", type=float, metavar="LOAD", help="Lowest load to try (default 0.01/s, or 1)."),
+    click.option("--max", "max", type=float, metavar="LOAD", help="Highest load to try (default 100000/s, or 8192)."),
+    click.option("--max-time", metavar="TIME", help="Measure at most so long per case: 90s, 20m, 4h."),
+    click.option("--max-requests", type=click.IntRange(min=1), metavar="N", help="Send about so many per case."),
+    click.option(
+        "--max-trials", type=click.IntRange(min=1), metavar="N", help="Measure so often per case (default 25)."
+    ),
+    click.option("--sustain", metavar="TIME", help="Hold the capacity so long at the end; buys an exact verdict."),
+    click.option("--loads", metavar="A,B,C", help="Measure these loads instead of searching."),
+    click.option("--seed", type=int, metavar="N", help="Fix the stream of random numbers (for tests)."),
+)
+OUTPUT = _options(
+    click.option("--out", type=click.Path(path_type=Path), metavar="DIR", help="Keep everything measured here."),
+    click.option("--again", is_flag=True, help="Start anew in a new directory instead of continuing."),
+    click.option("--json", "as_json", is_flag=True, help="The answer as JSON (schema redline.answer/1) on stdout."),
+    click.option("-q", "--quiet", is_flag=True, help="No progress on stderr."),
+)
+_SEARCH_KEYS = (
+    *("by", "precision", "confidence", "min", "max", "max_time", "max_requests", "max_trials", "sustain", "loads"),
+    "seed",
+)
+
+
+def search_options(given: Mapping[str, Any]) -> dict[str, Any]:
+    return {key: given[key] for key in _SEARCH_KEYS if given.get(key) is not None}

@@ -1,0 +1,169 @@
+"""Answers, trials and plans as tables, or as lines where the terminal is too narrow for them."""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Iterator, Mapping, Sequence
+
+from rich.console import Console as Screen
+from rich.console import Group, RenderableType
+from rich.table import Table
+from rich.text import Text
+
+from redline import wording
+from redline.estimate import Estimate
+from redline.model import Answer, Experiment, Measured, ServerConfig, Sla, Trial
+from redline.redaction import redact
+from redline.state import requests
+from redline.stored import Opened
+from redline.verdict import judge, usable
+
+_NUMBERS = {"capacity", "trials", "requests", "time", "load", "trial"}
+_WIDE = 10_000
+_VERDICTS = {"pass": "green", "fail": "red", "undecided": "yellow"}
+
+
+# ---- answers ---------------------------------------------------------------------------------------------------------
+
+
+def answers(found: Sequence[Answer], columns: Mapping[str, Sequence[str]], screen: Screen) -> RenderableType:
+    """One row for each answer, sentences on what is not plain, a comparison, warnings and stop reasons."""
+    rows = [
+        {**_cells(answer), **{name: texts[index] for name, texts in columns.items()}}
+        for index, answer in enumerate(found)
+    ]
+    hidden = {name for name in ("workload", "SLA") if len({row[name] for row in rows}) == 1}
+    several = len(found) > 1
+    lines: list[RenderableType] = [Text(""), *_fitting(rows, hidden, screen), Text("")]
+    for answer in found:
+        if not several or answer.evidence not in ("edge", "floor"):
+            lines.append(Text(wording.sentence(answer, several=several)))
+    if best := wording.best_text(found):
+        lines.append(Text(best))
+    for answer in found:
+        lines += _notes(answer, several)
+    return Group(*lines)
+
+
+def _cells(answer: Answer) -> dict[str, str]:
+    return {
+        "configuration": answer.server or "-",
+        "workload": answer.workload or "-",
+        "SLA": answer.sla,
+        "capacity": "-" if answer.capacity is None else wording.load_text(answer.capacity, answer.variable),
+        f"{wording.number(100 * answer.confidence)} % interval": wording.interval_text(answer),
+        "evidence": answer.evidence,
+        "limited by": answer.limiting or "-",
+        "trials": f"{answer.trials}",
+        "requests": f"{answer.requests:,}",
+        "time": wording.duration(answer.benchmark_s),
+    }
+
+
+def _notes(answer: Answer, several: bool) -> Iterator[Text]:
+    about = f"{wording.subject_text(answer, several)}: " if several else ""
+    if answer.stop_reason and answer.evidence not in ("undecided", "not_started"):
+        yield Text(f"{about}the search ended: {answer.stop_reason}", "dim")
+    for warning in answer.warnings:
+        yield Text("warning: ", "yellow").append(f"{about}{warning}", "default")
+    if answer.error:
+        yield Text("error: ", "red").append(f"{about}{answer.error.strip()}", "default")
+
+
+# ---- trials ----------------------------------------------------------------------------------------------------------
+
+
+def trials(opened: Opened, slas: Sequence[Sla], screen: Screen) -> RenderableType:
+    """For each case and SLA its trials in the order of their loads: values, and the exact verdict at that load."""
+    parts: list[RenderableType] = []
+    for case in opened.cases:
+        kept = sorted(opened.trials.get(case.key, ()), key=lambda trial: trial.probe.load)
+        for sla in slas if kept else ():
+            about = ", ".join(part for part in (case.server.name, case.workload.name, sla.name) if part)
+            rows = [_trial_cells(trial, sla, opened.experiment.goal.confidence) for trial in kept]
+            parts += [Text(""), Text(f"trials of {about}", "dim"), *_fitting(rows, set(), screen)]
+    return Group(*parts)
+
+
+def _trial_cells(trial: Trial, sla: Sla, confidence: float) -> dict[str, str]:
+    judgement = judge(trial, sla, confidence)
+    stats = {c.criterion.metric: c.stat for c in judgement.criteria}
+    values = {
+        c.metric: wording.quantity(c.metric, stats[c.metric]) if stats.get(c.metric, -1.0) >= 0 else "-"
+        for c in sla.criteria
+    }
+    outcome = trial.outcome
+    if not isinstance(outcome, Measured):
+        ended = type(outcome).__name__.lower()
+    else:
+        ended = outcome.stop.reason if usable(trial, sla)[0] else "not usable"
+    return {
+        "trial": trial.id,
+        "load": wording.load_text(trial.probe.load, trial.probe.by),
+        "kind": trial.probe.kind,
+        "ended": ended,
+        "time": wording.duration(outcome.duration_s),
+        "requests": f"{requests(trial):,}",
+        **values,
+        "verdict": judgement.verdict,
+    }
+
+
+# ---- plans -----------------------------------------------------------------------------------------------------------
+
+
+def plan(experiment: Experiment, estimate: Estimate) -> RenderableType:
+    """Each configuration with its command, what is measured on it, about how long, and on what that rests."""
+    lines: list[RenderableType] = []
+    for server in experiment.servers:
+        lines.append(Text(server.name or "server", "bold"))
+        lines += [Text(f"  {line}") for line in _commands(server)]
+        for entry in estimate.cases:
+            if entry.case.server.name == server.name:
+                left = f"about {entry.trials} trials, {entry.requests:,} requests, {wording.duration(entry.seconds)}"
+                done = f" ({entry.done} trials are done)" if entry.done else ""
+                lines.append(Text(f"  {entry.case.workload.name}: {left if entry.trials else 'nothing is left'}{done}"))
+    for sla in experiment.slas:
+        criteria = ", ".join(c.text + (" (default)" if c.default else "") for c in sla.criteria)
+        lines.append(Text("SLA ", "bold").append(f"{sla.name}: {criteria}", "default"))
+    launches = f", {estimate.launches} launch{'es' * (estimate.launches > 1)}" if estimate.launches else ""
+    total = f"about {wording.duration(estimate.seconds)}, {estimate.requests:,} requests{launches}"
+    lines.append(Text("in all ", "bold").append(total, "default"))
+    lines += [Text(f"  assuming that {text}", "dim") for text in estimate.assumptions]
+    lines += [Text("warning: ", "yellow").append(text, "default") for text in estimate.warnings]
+    return Group(*lines)
+
+
+def _commands(server: ServerConfig) -> Iterator[str]:
+    if server.attached:
+        yield f"runs already at {server.url}"
+    for words in (server.command, server.start, server.stop):
+        if words:
+            env = [f"{name}={redact({name: value})[name]}" for name, value in server.env.items()]
+            yield " ".join([*env, shlex.join(redact(list(words)))])
+
+
+# ---- fitting ---------------------------------------------------------------------------------------------------------
+
+
+def _fitting(rows: Sequence[Mapping[str, str]], hidden: set[str], screen: Screen) -> Iterator[RenderableType]:
+    """A table where it fits, else a block of lines for each row."""
+    names = [name for name in (rows[0] if rows else {}) if name not in hidden]
+    table = Table(box=None, pad_edge=False, padding=(0, 3, 0, 0))
+    for name in names:
+        table.add_column(
+            name,
+            no_wrap=True,
+            header_style="dim",
+            justify="right" if name in _NUMBERS or name.endswith("_ms") else "left",
+            style="bold" if name == "capacity" else "",
+        )
+    for row in rows:
+        table.add_row(*(Text(row[name], _VERDICTS.get(row[name], "")) for name in names))
+    if screen.measure(table, options=screen.options.update(width=_WIDE)).maximum <= screen.width:
+        yield table
+        return
+    width = max((len(name) for name in names), default=0)
+    for index, row in enumerate(rows):
+        yield from ([Text("")] if index else [])
+        yield from (Text(f"{name:<{width}}  ", "dim").append(row[name], "default") for name in names)

@@ -1,0 +1,244 @@
+"""An experiment directory opened to read: its cases, its trials, and the answers that they give to any SLA."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import shlex
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from redline.codec import load_experiment
+from redline.model import Answer, Case, Experiment, Measured, Probe, RedlineError, Sla, Trial, UsageError
+from redline.plan import jobs
+from redline.records import Records, Status
+from redline.search import answer_now, next_step
+from redline.settings import Problem, told
+from redline.sla import parse_sla
+from redline.store import EXPERIMENT, open_store, reusable
+from redline.units import nearest
+from redline.verdict import Judgement, judge
+from redline.wording import load_text
+
+OPTIONS = "options.json"  # what the command line changed in the experiment's file
+_NOT_YET = "it was not measured to an end"
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Opened:
+    """What a directory holds. Nothing here writes."""
+
+    directory: Path
+    experiment: Experiment
+    trials: Mapping[str, tuple[Trial, ...]]  # by case key: those that answers rest on
+    notes: tuple[str, ...]  # what is not used, and why
+    environment: Mapping[str, Any]
+
+    @property
+    def cases(self) -> tuple[Case, ...]:
+        return tuple(case for job in jobs(self.experiment) for case in job.cases)
+
+    @property
+    def listed(self) -> bool:
+        """A list of loads was asked for, and each was measured."""
+        return all_listed(self.experiment, self.trials)
+
+    @property
+    def about(self) -> dict[str, str]:
+        """What it ran on last, in words."""
+        last = (self.environment.get("runs") or [{}])[-1]
+        return {str(key): _in_words(value) for key, value in last.items() if key != "servers"}
+
+    def slas(self, asked: Sequence[str | Sla] = ()) -> tuple[Sla, ...]:
+        """These SLAs, or the experiment's own; UsageError has all that is wrong with them."""
+        problems: list[Problem] = []
+        slas = []
+        for sla in asked:
+            try:
+                slas.append(parse_sla(sla) if isinstance(sla, str) else sla)
+            except UsageError as error:
+                problems.append(Problem(path=(), text=str(error)))
+        if problems:
+            raise told(problems, "cannot answer")
+        return tuple(slas) or self.experiment.slas
+
+    def answers(self, slas: Sequence[str | Sla] = ()) -> tuple[Answer, ...]:
+        """What the trials say on these SLAs (or the experiment's own), for each case; nothing is measured."""
+        return tuple(self.answer(case, sla) for case in self.cases for sla in self.slas(slas))
+
+    def answer(self, case: Case, sla: Sla) -> Answer:
+        trials = self.trials.get(case.key, ())
+        found = answer_now(trials, sla, self.experiment.goal, _NOT_YET if trials else "nothing was measured yet")
+        met = [warning for trial in trials for warning in trial.warnings]
+        return replace(
+            found,
+            server=case.server.name,
+            workload=case.workload.name,
+            warnings=tuple(dict.fromkeys([*found.warnings, *met])),
+        )
+
+    def verdicts(self, slas: Sequence[Sla]) -> list[dict[str, object]]:
+        """For each answer, in their order, what each full trial proves at its load: further keys of its JSON."""
+        found: list[dict[str, object]] = []
+        for case in self.cases:
+            trials = sorted(self.trials.get(case.key, ()), key=lambda trial: trial.probe.load)
+            full = [trial for trial in trials if trial.probe.kind != "scout"]
+            for sla in slas:
+                judged = [(trial, judge(trial, sla, self.experiment.goal.confidence)) for trial in full]
+                found.append({"loads": [_verdict(trial, judgement) for trial, judgement in judged]})
+        return found
+
+    def missing(self, slas: Sequence[Sla] = ()) -> str:
+        """What would still be measured for these SLAs, and the command that does; empty where nothing is missing."""
+        lines, new = [], [sla for sla in slas if sla not in self.experiment.slas]
+        for case in self.cases:
+            for sla in slas or self.experiment.slas:
+                step = next_step(self.trials.get(case.key, ()), sla, self.experiment.goal)
+                if isinstance(step, Probe):
+                    about = ", ".join(part for part in (case.server.name, case.workload.name, sla.name) if part)
+                    lines.append(f"{about}: the next measurement would be at {load_text(step.load, step.by)}")
+        return "\n  ".join(["not answered yet:", *lines, self._how_to_measure(new)]) if lines else ""
+
+    def _how_to_measure(self, new: Sequence[Sla]) -> str:
+        runs = self.environment.get("runs") or [{}]
+        words = [str(word) for word in runs[-1].get("command", [])]
+        if len(words) > 2 and words[1] in ("find", "run"):
+            command = [word for word in words[1:] if word != "--again"]
+            if words[1] == "find":
+                more = [part for sla in new for part in ("--sla", _text(sla))]
+                return f"to measure only that: {shlex.join(['redline', *command, *more, *self._out(command)])}"
+            add = "put the SLA into the experiment's file, and then " if new else ""
+            return f"to measure only that: {add}{shlex.join(['redline', *command, *self._out(command)])}"
+        return "run the same command or call again, with this SLA, to measure only that"
+
+    def _out(self, command: Sequence[str]) -> list[str]:
+        return [] if any(word.partition("=")[0] == "--out" for word in command) else ["--out", str(self.directory)]
+
+    def trial(self, name: str) -> Trial:
+        """The trial of this id; UsageError names those there are."""
+        every = {trial.id: trial for trials in self.trials.values() for trial in trials}
+        if name not in every:
+            raise UsageError(f"{self.directory} has no trial {name}; {nearest(name, every)}")
+        return every[name]
+
+    def requests_csv(self, name: str) -> Iterator[str]:
+        """Every request of a trial as CSV, line by line, with a header."""
+        outcome = self.trial(name).outcome
+        if not isinstance(outcome, Measured) or outcome.records is None:
+            raise RedlineError(f"trial {name} holds no single requests: its command reported totals only, or it broke")
+        return _csv(outcome.records)
+
+
+def open_experiment(directory: Path | str) -> Opened:
+    """What this directory holds; UsageError where it is no experiment of Redline."""
+    directory = Path(directory)
+    with open_store(directory, write=False) as store:
+        trials, notes, environment = dict(store.trials), list(store.notes), store.environment
+    path = directory / EXPERIMENT
+    if not path.is_file():
+        raise RedlineError(f"{path} is missing, so that the trials beside it have no meaning; put it back")
+    experiment = replace(load_experiment(path, _options(directory)), name=directory.resolve().name)
+    for job in jobs(experiment):
+        for case in job.cases:
+            if job.server.attached and (kept := trials.get(case.key)):
+                last = kept[-1]
+                trials[case.key], unused = reusable(kept, datetime.fromisoformat(last.started), last.server_start)
+                notes += [unused] if unused else []
+    known = {case.key for job in jobs(experiment) for case in job.cases}
+    if others := sum(len(kept) for key, kept in trials.items() if key not in known):
+        notes.append(f"{others} trials belong to configurations that the experiment no longer has")
+    return Opened(
+        directory=directory, experiment=experiment, trials=trials, notes=tuple(notes), environment=environment
+    )
+
+
+def _options(directory: Path) -> dict[str, Any]:
+    try:
+        options = json.loads((directory / OPTIONS).read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return {}
+    return options if isinstance(options, dict) else {}
+
+
+def all_listed(experiment: Experiment, trials: Mapping[str, Sequence[Trial]]) -> bool:
+    """Is there a list of loads, and was each measured on every case?"""
+    return bool(experiment.goal.loads) and all(
+        any(t.probe.load == load and isinstance(t.outcome, Measured) for t in trials.get(case.key, ()))
+        for job in jobs(experiment)
+        for case in job.cases
+        for load in experiment.goal.loads
+    )
+
+
+def _text(sla: Sla) -> str:
+    criteria = ", ".join(criterion.text for criterion in sla.criteria if not criterion.default)
+    return criteria if sla.name == criteria else f"{sla.name}: {criteria}"
+
+
+def _verdict(trial: Trial, judgement: Judgement) -> dict[str, object]:
+    return {
+        "load": trial.probe.load,
+        "trial": trial.id,
+        "verdict": judgement.verdict,
+        "criteria": [
+            {"criterion": c.criterion.text, "value": c.stat, "verdict": c.verdict, "more_requests": c.more}
+            for c in judgement.criteria
+        ],
+        "reason": judgement.reason,
+    }
+
+
+def _in_words(value: object) -> str:
+    if isinstance(value, Mapping):
+        return ", ".join(f"{key} {_in_words(entry)}" for key, entry in value.items())
+    if isinstance(value, list):
+        return shlex.join(str(entry) for entry in value)
+    return str(value)
+
+
+_STATUS = {
+    Status.OK: "ok",
+    Status.RUNNING: "unfinished",
+    Status.FAILED: "failed",
+    Status.REJECTED: "rejected",
+    Status.TIMED_OUT: "timed out",
+}
+
+
+def _csv(records: Records) -> Iterator[str]:
+    columns = {
+        "request": np.arange(len(records)),
+        "status": [_STATUS[Status(int(code))] for code in records.status],
+        "scheduled_s": records.scheduled_s,
+        "sent_s": records.sent_s,
+        "first_token_s": records.first_s,
+        "end_s": records.end_s,
+        "ttft_ms": records.ttft_ms(),
+        "tpot_ms": records.tpot_ms(),
+        "e2el_ms": records.e2el_ms(),
+        "tokens_in": records.tokens_in,
+        "tokens_out": records.tokens_out,
+        "tokens_asked": records.tokens_asked,
+    }
+    yield _line(list(columns))
+    for row in zip(*columns.values(), strict=True):
+        yield _line([_cell(value) for value in row])
+
+
+def _cell(value: object) -> object:
+    """Times to the microsecond; empty where there is none."""
+    if isinstance(value, float):
+        return "" if np.isnan(value) else f"{value:.6f}"
+    return value
+
+
+def _line(cells: Sequence[object]) -> str:
+    buffer = io.StringIO()
+    csv.writer(buffer, lineterminator="\n").writerow(cells)
+    return buffer.getvalue()
