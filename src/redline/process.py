@@ -6,6 +6,7 @@ import os
 import shlex
 import signal
 import subprocess
+import sys
 import threading
 import time
 import uuid
@@ -64,6 +65,8 @@ def start(argv: Sequence[str], *, env: Mapping[str, str], log: Path, marker: Mar
     marker = marker or new_marker()
     # Without SPT_NOENV, engines that set their process title (vLLM) overwrite the environment by which we find them.
     environment = {**os.environ, "SPT_NOENV": "1", **env, MARK: marker.uuid}
+    # `redline` and the engines installed beside it are found last, also where their environment is not activated.
+    environment["PATH"] = os.pathsep.join([environment.get("PATH", os.defpath), str(Path(sys.executable).parent)])
     log.parent.mkdir(parents=True, exist_ok=True)
     with shielded(), log.open("ab") as output:
         try:
