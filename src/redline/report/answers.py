@@ -40,7 +40,7 @@ def answers_table(answers: Sequence[Answer]) -> str:
     rows = (_row(answer, answers, columns, numeric) for answer in answers)
     return "\n".join(
         [
-            '<div class="scroll">',
+            '<div class="scroll" role="region" tabindex="0" aria-label="Answers">',
             '<table class="answers">',
             "<caption>Capacity of each configuration</caption>",
             f"<thead><tr>{''.join(heads)}</tr></thead>",

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from html import escape
 from typing import Literal, TypeAlias
@@ -13,9 +13,11 @@ from redline.wording import number
 Standing: TypeAlias = Literal["pass", "fail", "undecided", "early", "unusable", "broken"]
 
 _WIDTH, _HEIGHT = 460, 300
-_LEFT, _RIGHT, _TOP, _BOTTOM = 58, 14, 30, 46
+_LEFT, _RIGHT, _TOP, _BOTTOM = 58, 14, 40, 46
 _X0, _X1, _Y0, _Y1 = _LEFT, _WIDTH - _RIGHT, _HEIGHT - _BOTTOM, _TOP  # y grows downwards
-_FAR = 8.0  # values so many times over (or under) a bound are drawn at the edge, lest they flatten the rest
+_FAR = 8.0  # values so many times over a bound are drawn at the edge, lest they flatten the rest
+_NEAR = 2.0  # loads within this factor of the interval are shown
+_LINE = 13.0  # height of a line of text
 _SMALL = 0.68  # how large scouts are drawn
 
 
@@ -43,7 +45,6 @@ class Chart:
     x_label: str
     y_label: str
     bound: float
-    bound_text: str
     linear: bool = False
     percent: bool = False
     points: tuple[Point, ...] = ()
@@ -90,8 +91,7 @@ def svg(chart: Chart) -> str:
         *(_mark(point, x, y) for point in _big_last(chart.points) if x.holds(point.load)),
     ]
     if left_out:
-        loads = "load" if left_out == 1 else "loads"
-        text = f"{left_out} quick look{'' if left_out == 1 else 's'} at {loads} outside, see the table"
+        text = f"{left_out} trial{'' if left_out == 1 else 's'} at loads outside: see the table"
         parts.append(f'<text class="note" x="{_X1}" y="{_HEIGHT - 6}" text-anchor="end">{text}</text>')
     return "\n".join([*parts, "</svg>"])
 
@@ -101,15 +101,31 @@ def glyph(standing: Standing, met: bool, *, small: bool = False) -> str:
     return f'<svg class="glyph" viewBox="-8 -8 16 16" aria-hidden="true">{_shape(standing, met, small)}</svg>'
 
 
+def line_glyphs() -> Mapping[str, str]:
+    """What is drawn beside the marks, for the legend."""
+    shapes = {
+        "bound": '<path class="bound" d="M-8 0 H8"/>',
+        "interval": '<rect class="interval" x="-8" y="-6" width="16" height="12"/>',
+        "open": '<line class="whisker within open" x1="0" x2="0" y1="-8" y2="8"/>',
+    }
+    return {
+        name: f'<svg class="glyph" viewBox="-8 -8 16 16" aria-hidden="true">{shape}</svg>'
+        for name, shape in shapes.items()
+    }
+
+
 # ---- axes ------------------------------------------------------------------------------------------------------------
 
 
 def _x_scale(chart: Chart) -> _Scale:
-    """Wide enough for the trials that were judged and the interval; scouts far away would only squeeze them."""
+    """Around the interval, as wide as the trials near it: what is far away would only squeeze the part that decides."""
+    answer = [load for load in (chart.low, chart.high, chart.capacity) if load]
     judged = [point.load for point in chart.points if not point.small] or [point.load for point in chart.points]
-    loads = [*judged, *(load for load in (chart.low, chart.high, chart.capacity) if load)]
+    if answer:
+        judged = [load for load in judged if min(answer) / _NEAR <= load <= max(answer) * _NEAR]
+    loads = [*judged, *answer]
     low, high = min(loads, default=1.0), max(loads, default=1.0)
-    middle, reach = math.sqrt(low * high), max(math.sqrt(high / low) * 1.12, 1.4)
+    middle, reach = math.sqrt(low * high), max(math.sqrt(high / low) * 1.08, 1.4)
     return _Scale(low=middle / reach, high=middle * reach, start=_X0, end=_X1)
 
 
@@ -120,7 +136,7 @@ def _y_scale(chart: Chart) -> _Scale:
         high = max([chart.bound, *values])
         room = 0.15 * (high - low) or 0.5 * high or 1.0
         return _Scale(low=max(low - room, 0.0), high=min(high + room, 1.0), start=_Y0, end=_Y1, linear=True)
-    near = [v for v in values if chart.bound / _FAR <= v <= chart.bound * _FAR]
+    near = [v for v in values if chart.bound / _FAR**2 <= v <= chart.bound * _FAR]
     low = min([chart.bound / 1.5, *near]) / 1.25
     high = max([chart.bound * 1.5, *near]) * 1.25
     return _Scale(low=low, high=high, start=_Y0, end=_Y1)
@@ -134,27 +150,28 @@ def _ticks(scale: _Scale, most: int) -> list[float]:
         first = math.ceil(scale.low / step - 1e-9)
         return [i * step for i in range(first, math.floor(scale.high / step + 1e-9) + 1)]
     decades = range(math.floor(math.log10(scale.low)) - 1, math.ceil(math.log10(scale.high)) + 1)
-    steps = ((1.0,), (1.0, 3.0), (1.0, 2.0, 5.0), (1.0, 1.5, 2.0, 3.0, 5.0, 7.0), _every(10, 0.5), _every(50, 0.2))
+    steps = ((1.0,), (1.0, 3.0), (1.0, 2.0, 5.0), (1.0, 1.5, 2.0, 3.0, 5.0, 7.0), *map(_every, (1.0, 0.5, 0.2, 0.1)))
     fits = [
         [d for d in (f * 10.0**decade for decade in decades for f in factors) if scale.holds(d)] for factors in steps
     ]
     return max((ticks for ticks in fits if len(ticks) <= most), key=len, default=[])
 
 
-def _every(count: int, step: float) -> Sequence[float]:
-    return [round(1 + i * step, 6) for i in range(count) if 1 + i * step < 10]
+def _every(step: float) -> Sequence[float]:
+    return [round(1 + i * step, 6) for i in range(round(9 / step))]
 
 
 def _axes(chart: Chart, x: _Scale, y: _Scale) -> Iterable[str]:
+    bound_at = y.place(chart.bound)
     for tick in _ticks(y, 6):
-        at = _px(y.place(tick))
-        text = f"{number(100 * tick)} %" if chart.percent else number(tick)
-        yield f'<line class="grid" x1="{_X0}" x2="{_X1}" y1="{at}" y2="{at}"/>'
-        yield f'<text class="tick" x="{_X0 - 7}" y="{at}" dy="0.33em" text-anchor="end">{text}</text>'
+        at = y.place(tick)
+        yield f'<line class="grid" x1="{_X0}" x2="{_X1}" y1="{_px(at)}" y2="{_px(at)}"/>'
+        if abs(at - bound_at) > _LINE:
+            yield _y_text(chart, tick, at, "tick")
     for tick in _ticks(x, 7):
-        at = _px(x.place(tick))
-        yield f'<line class="axis" x1="{at}" x2="{at}" y1="{_Y0}" y2="{_Y0 + 4}"/>'
-        yield f'<text class="tick" x="{at}" y="{_Y0 + 17}" text-anchor="middle">{number(tick)}</text>'
+        left = _px(x.place(tick))
+        yield f'<line class="axis" x1="{left}" x2="{left}" y1="{_Y0}" y2="{_Y0 + 4}"/>'
+        yield f'<text class="tick" x="{left}" y="{_Y0 + 17}" text-anchor="middle">{number(tick)}</text>'
     yield f'<line class="axis" x1="{_X0}" x2="{_X1}" y1="{_Y0}" y2="{_Y0}"/>'
     yield f'<text class="label" x="{_X0}" y="{_HEIGHT - 6}">{escape(chart.x_label)}</text>'
     yield f'<text class="label" x="{_X0}" y="14">{escape(chart.y_label)}</text>'
@@ -171,19 +188,24 @@ def _band(chart: Chart, x: _Scale) -> Iterable[str]:
         )
     if chart.capacity is not None:
         at = x.place(chart.capacity)
-        side, gap = ("end", -5) if at > (_X0 + _X1) / 2 else ("start", 5)
-        yield f'<line class="capacity" x1="{_px(at)}" x2="{_px(at)}" y1="{_Y1}" y2="{_Y0}"/>'
+        side, gap = ("end", 3) if at > (_X0 + _X1) / 2 else ("start", -3)
+        yield f'<line class="capacity" x1="{_px(at)}" x2="{_px(at)}" y1="{_Y1 - 3}" y2="{_Y0}"/>'
         yield (
-            f'<text class="capacity-text" x="{_px(at + gap)}" y="{_Y1 + 10}" text-anchor="{side}">'
+            f'<text class="capacity-text" x="{_px(at + gap)}" y="{_Y1 - 5}" text-anchor="{side}">'
             f"capacity {number(chart.capacity)}</text>"
         )
 
 
 def _bound(chart: Chart, y: _Scale) -> Iterable[str]:
+    """The line of the SLA; its value stands at the axis, where no mark can cover it."""
     at = y.place(chart.bound)
     yield f'<line class="bound" x1="{_X0}" x2="{_X1}" y1="{_px(at)}" y2="{_px(at)}"/>'
-    text = f"bound {escape(chart.bound_text)}"
-    yield f'<text class="bound-text" x="{_X1}" y="{_px(at - 5)}" text-anchor="end">{text}</text>'
+    yield _y_text(chart, chart.bound, at, "bound-text")
+
+
+def _y_text(chart: Chart, value: float, at: float, kind: str) -> str:
+    text = f"{number(100 * value)} %" if chart.percent else number(value)
+    return f'<text class="{kind}" x="{_X0 - 7}" y="{_px(at)}" dy="0.33em" text-anchor="end">{text}</text>'
 
 
 # ---- marks -----------------------------------------------------------------------------------------------------------
@@ -198,8 +220,9 @@ def _whisker(point: Point, x: _Scale, y: _Scale) -> str:
     if point.standing in ("broken", "unusable") or math.isnan(point.low) or math.isnan(point.high):
         return ""
     at, low, high = _px(x.place(point.load)), _px(y.place(point.low)), _px(y.place(point.high))
-    tone = "over" if not point.met else "within"
-    return f'<line class="whisker {tone}" x1="{at}" x2="{at}" y1="{low}" y2="{high}"/>'
+    tone = "within" if point.met else "over"
+    open_end = "" if math.isfinite(point.high) else " open"
+    return f'<line class="whisker {tone}{open_end}" x1="{at}" x2="{at}" y1="{low}" y2="{high}"/>'
 
 
 def _mark(point: Point, x: _Scale, y: _Scale) -> str:

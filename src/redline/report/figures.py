@@ -8,7 +8,7 @@ from html import escape
 
 from redline import wording
 from redline.model import UNITS, Answer, Criterion, Measured, Sla, Trial, Variable
-from redline.report.chart import Chart, Point, Standing, glyph, svg
+from redline.report.chart import Chart, Point, Standing, glyph, line_glyphs, svg
 from redline.report.points import points_of
 from redline.sla import metric_of
 
@@ -56,13 +56,14 @@ def figures(
             charts.append(_figure(_chart(criterion, points, answer, by, f"{key}k{number}"), criterion))
     if charts:
         yield f'<div class="charts">{"".join(charts)}</div>'
-        yield _legend(shown)
+        yield _legend(shown, bool(answer and answer.low is not None and answer.high))
     if silent and any(isinstance(trial.outcome, Measured) for trial in trials):
         yield f'<p class="soft small">{escape(" ".join(silent))}</p>'
 
 
 def _figure(chart: Chart, criterion: Criterion) -> str:
-    bound = f"{criterion.op} {wording.quantity(criterion.metric, criterion.bound)}"
+    op = {"<=": "≤", ">=": "≥"}.get(criterion.op, criterion.op)
+    bound = f"{op} {wording.quantity(criterion.metric, criterion.bound)}"
     default = ", by default" if criterion.default else ""
     caption = f"{escape(criterion.metric)} <span>{escape(bound)}{default}</span>"
     return f"<figure><figcaption>{caption}</figcaption>\n{svg(chart)}</figure>"
@@ -85,7 +86,6 @@ def _chart(criterion: Criterion, points: tuple[Point, ...], answer: Answer | Non
         x_label=f"{'rate' if by == 'rate' else 'concurrency'}, {UNITS[by]}",
         y_label=_y_label(criterion),
         bound=criterion.bound,
-        bound_text=wording.quantity(criterion.metric, criterion.bound),
         linear=share,
         percent=share,
         points=points,
@@ -109,7 +109,7 @@ def _y_label(criterion: Criterion) -> str:
             return "requests that keep all bounds"
 
 
-def _legend(points: Sequence[Point]) -> str:
+def _legend(points: Sequence[Point], interval: bool) -> str:
     present = {(point.standing, point.met) for point in points}
     present |= {(point.standing, True) for point in points if point.standing in ("pass", "unusable")}
     present |= {(point.standing, False) for point in points if point.standing in ("fail", "early", "broken")}
@@ -118,4 +118,10 @@ def _legend(points: Sequence[Point]) -> str:
     ]
     if any(point.small for point in points):
         items.append(f"<li>{glyph('undecided', True, small=True)}small: a quick look</li>")
+    lines = line_glyphs()
+    if any(math.isinf(point.high) for point in points):
+        items.append(f"<li>{lines['open']}too few requests to bound it from above</li>")
+    if interval:
+        items.append(f"<li>{lines['interval']}interval of the capacity</li>")
+    items.append(f"<li>{lines['bound']}bound</li>")
     return f'<ul class="legend" aria-label="Marks">{"".join(items)}</ul>'

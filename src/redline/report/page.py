@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import shlex
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from datetime import datetime
 from html import escape
 from importlib.resources import files
 
 from redline import wording
-from redline.model import UNITS, Answer, CommandWorkload, Lengths, Sla, Variable, Workload
+from redline.model import Answer, CommandWorkload, Lengths, Sla, Variable, Workload
 from redline.redaction import redact
 from redline.report.answers import answers_table, evidence_words
 from redline.report.data import ReportCase, ReportData
@@ -54,11 +54,8 @@ def _top(data: ReportData) -> Iterable[str]:
     yield f'<p class="question">{_question(answers)}</p>'
     several = len(answers) > 1
     sentences = [wording.sentence(answer, several=several) for answer in answers]
-    best = wording.best_text(answers)
-    if best:
-        yield f'<p class="lead">{escape(best)}</p>'
-    elif not several:
-        yield f'<p class="lead">{escape(sentences[0] if sentences else "Nothing was answered yet.")}</p>'
+    leads = list(_best(answers)) if several else sentences or ["Nothing was answered yet."]
+    yield from (f'<p class="lead">{escape(text)}</p>' for text in leads)
     if several:
         yield '<ul class="sentences">'
         yield from (f"<li>{escape(text)}</li>" for text in sentences)
@@ -70,6 +67,16 @@ def _top(data: ReportData) -> Iterable[str]:
         yield '<ul class="notes" aria-label="Warnings">'
         yield from (f"<li>{escape(text)}</li>" for text in warnings)
         yield "</ul>"
+
+
+def _best(answers: tuple[Answer, ...]) -> Iterable[str]:
+    """For each thing asked of several configurations, which carries most of it."""
+    asked = dict.fromkeys((answer.workload, answer.sla, answer.variable) for answer in answers)
+    for one in asked:
+        alike = [answer for answer in answers if (answer.workload, answer.sla, answer.variable) == one]
+        if best := wording.best_text(alike):
+            about = [text for text, kinds in zip(one, zip(*asked, strict=True), strict=True) if len(set(kinds)) > 1]
+            yield f"{', '.join(about)}: {best}" if about else best
 
 
 def _question(answers: tuple[Answer, ...]) -> str:
@@ -145,7 +152,7 @@ def _sla(data: ReportData, case: ReportCase, asked: tuple[Sla, Answer | None], k
     if sla.name != criteria:
         yield f'<p class="soft small"><code>{escape(criteria)}</code></p>'
     if answer:
-        yield f"<p>{escape(wording.sentence(answer))}</p>"
+        yield from _found(answer)
         yield from _at_capacity(answer, sla)
     else:
         yield '<p class="soft">Not answered yet.</p>'
@@ -154,19 +161,32 @@ def _sla(data: ReportData, case: ReportCase, asked: tuple[Sla, Answer | None], k
     yield "</section>"
 
 
+def _found(answer: Answer) -> Iterable[str]:
+    """The answer in short; its sentence stands at the top of the page."""
+    load = "–" if answer.capacity is None else wording.load_text(answer.capacity, answer.variable)
+    facts = {
+        "capacity": load,
+        f"{wording.number(100 * answer.confidence)} % interval": wording.interval_text(answer),
+        "evidence": answer.evidence.replace("_", " "),
+        "limited by": answer.limiting or "",
+        "stopped since": answer.stop_reason,
+    }
+    yield _values(facts)
+
+
 def _at_capacity(answer: Answer, sla: Sla) -> Iterable[str]:
     """What the trial at the capacity showed: first what was promised, then how much came out."""
     names = [criterion.metric for criterion in sla.criteria]
     names += [name for name in ("request_throughput", "output_throughput") if name not in names]
-    shown = [(name, answer.at_capacity[name]) for name in names if name in answer.at_capacity]
-    if not shown or answer.capacity is None:
-        return
-    at = f"at {wording.number(answer.capacity)} {UNITS[answer.variable]}"
-    yield '<dl class="values">'
-    yield f"<div><dt>{at}, verdict</dt><dd>{answer.verdict_at_capacity}</dd></div>"
-    for name, stat in shown:
-        yield f"<div><dt>{escape(name)}</dt><dd>{escape(wording.quantity(name, stat))}</dd></div>"
-    yield "</dl>"
+    shown = {name: wording.quantity(name, answer.at_capacity[name]) for name in names if name in answer.at_capacity}
+    if shown and answer.capacity is not None:
+        at = f"verdict at {wording.load_text(answer.capacity, answer.variable)}"
+        yield _values({at: answer.verdict_at_capacity, **shown})
+
+
+def _values(facts: Mapping[str, str]) -> str:
+    pairs = (f"<div><dt>{escape(name)}</dt><dd>{escape(text)}</dd></div>" for name, text in facts.items() if text)
+    return f'<dl class="values">{"".join(pairs)}</dl>'
 
 
 def workload_text(workload: Workload | CommandWorkload) -> str:

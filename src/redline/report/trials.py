@@ -23,11 +23,11 @@ def trials_table(trials: Sequence[Trial], sla: Sla, confidence: float) -> str:
     heads = ["load", "requests", "duration", *metrics, *extra]
     return "\n".join(
         [
-            '<div class="scroll">',
+            '<div class="scroll" role="region" tabindex="0" aria-label="Trials">',
             '<table class="trials">',
             f"<caption>Trials, as {escape(sla.name)} sees them</caption>",
             '<thead><tr><th scope="col">trial</th><th scope="col">kind</th>',
-            *(f'<th scope="col" class="n">{escape(name)}</th>' for name in heads),
+            *(f'<th scope="col" class="n">{_breakable(name)}</th>' for name in heads),
             '<th scope="col">verdict</th><th scope="col">outcome</th></tr></thead>',
             "<tbody>",
             *(_row(trial, sla, confidence, extra) for trial in trials),
@@ -59,6 +59,11 @@ def _row(trial: Trial, sla: Sla, confidence: float, extra: Sequence[str]) -> str
     ]
     tag = "<tr>" if good else '<tr class="idle">'
     return f"{tag}{''.join(cells)}</tr>"
+
+
+def _breakable(name: str) -> str:
+    """A metric's name that may be broken after an underscore."""
+    return escape(name).replace("_", "_<wbr>")
 
 
 def _value(metric: str, stat: float, over: bool) -> str:
