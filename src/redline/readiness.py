@@ -87,7 +87,8 @@ def start_of(endpoint: Endpoint, created: str) -> str:
     host, port = address.host_and_port(endpoint.url)
     holder = proctable.listener(port) if address.is_local(host) else None
     local = f"pid={holder.pid}@{holder.start_time}" if holder else ""
-    facts = {"version": version(endpoint), "created": created, "process": local or _process_start(endpoint)}
+    process = local or _process_start(endpoint)
+    facts = {"version": version(endpoint), "process": process, "created": "" if process else created}
     return " ".join(f"{name}={value}" for name, value in facts.items() if value)
 
 

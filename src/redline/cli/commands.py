@@ -27,6 +27,17 @@ class State:
         self.argv = list(argv)
         self.directory: Path | None = None  # set once there is something in it to continue
 
+    def continue_in(self, directory: Path) -> None:
+        """The same command again is to go on in this directory, which --again has made."""
+        words, left = [], self.argv
+        while left:
+            word, *left = left
+            if word == "--out":
+                left = left[1:]
+            elif word != "--again" and not word.startswith("--out="):
+                words.append(word)
+        self.argv = [*words, "--out", str(directory)]
+
 
 # ---- commands --------------------------------------------------------------------------------------------------------
 
@@ -181,10 +192,14 @@ def demo(state: State, /, out: Path | None, again: bool, as_json: bool, quiet: b
     """The main job on a simulated server whose true capacity is known."""
     from redline import demo as main_job
     from redline.console import Console
+    from redline.store import next_directory
 
+    out = out or main_job.DIRECTORY
+    if again:
+        out = next_directory(out)
+        state.continue_in(out)
     state.directory = out
-    with Console(quiet=quiet) as console:
-        return int(main_job.run(out, as_json, again, console))
+    return main_job.run(out, as_json, again=False, console=Console(quiet=quiet))
 
 
 @cli.command(
@@ -263,24 +278,12 @@ def _carry_out(state: State, prepared: Prepared, given: Mapping[str, Any]) -> in
 
     state.directory = prepared.directory
     if given["again"]:
-        state.argv = [*_without_out(state.argv), "--out", str(prepared.directory)]
+        state.continue_in(prepared.directory)
     with Console(quiet=given["quiet"]) as console:
         console.begin(prepared.experiment)
         result = api.carry_out(prepared, console.on_event)
     opened = api.open_experiment(prepared.directory) if prepared.experiment.goal.loads else None
     return _deliver(result, given["as_json"], opened, prepared.experiment.slas)
-
-
-def _without_out(argv: Sequence[str]) -> list[str]:
-    """The command line without --again and --out, which name another directory than the one that was made."""
-    words, left = [], list(argv)
-    while left:
-        word = left.pop(0)
-        if word == "--out":
-            left.pop(0)
-        elif word != "--again" and not word.startswith("--out="):
-            words.append(word)
-    return words
 
 
 def _deliver(result: Result, as_json: bool, opened: Opened | None, slas: Sequence[Sla]) -> int:
