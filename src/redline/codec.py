@@ -32,6 +32,7 @@ from redline.model import (
     UsageError,
     Workload,
 )
+from redline.redaction import redact
 from redline.settings import Problem
 from redline.tomllines import line_of, lines_of
 from redline.workloads import WORKLOAD_KEYS, workload_of
@@ -197,8 +198,8 @@ class StoredTrial:
     requests: int | None
 
 
-def trial_to_json(trial: Trial) -> str:
-    """One line, without the trial's requests."""
+def trial_to_json(trial: Trial, secrets: Sequence[str] = ()) -> str:
+    """One line, without the trial's requests and without anything secret."""
     outcome = trial.outcome
     if isinstance(outcome, Measured):
         stored = _Outcome(
@@ -224,7 +225,7 @@ def trial_to_json(trial: Trial) -> str:
         facts=cast("dict[str, JsonValue]", trial.facts),
         warnings=trial.warnings,
     )
-    return json.dumps(_spelled(_LINES.dump_python(line)), separators=(",", ":"), allow_nan=False)
+    return json.dumps(_spelled(redact(_LINES.dump_python(line), secrets)), separators=(",", ":"), allow_nan=False)
 
 
 def _spelled(value: object) -> Any:
