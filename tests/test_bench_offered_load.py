@@ -1,11 +1,12 @@
 import math
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 from redline.bench import Reading, read
-from redline.bench.command import measured, not_offered, requests_for, unknown_metrics, warm_up_s
+from redline.bench.command import measured, nearest_below, not_offered, requests_for, unknown_metrics, warm_up_s
 from redline.model import Probe, Trial
 from redline.records import Records, Status
 from redline.sla import sla_of
@@ -15,7 +16,7 @@ DATA = Path(__file__).parent / "data" / "vllm"
 
 
 def probe(by: str, load: float, **changes: object) -> Probe:
-    return Probe(by=by, load=load, kind="main", **changes)  # type: ignore[arg-type]  # tests pass literals
+    return Probe(**{"by": by, "load": load, "kind": "main", **changes})  # type: ignore[arg-type]  # tests pass literals
 
 
 def run_of(sent_s: list[float], lasted_s: list[float]) -> Reading:
@@ -40,7 +41,7 @@ def run_of(sent_s: list[float], lasted_s: list[float]) -> Reading:
 @pytest.mark.parametrize(
     ("asked", "warm_up", "requests"),
     [
-        (probe("rate", 10), 0.0, math.ceil(1.2 * 150)),
+        (probe("rate", 1), 0.0, math.ceil(1.2 * 150)),
         (probe("rate", 10, need={"p99_ttft_ms<=200": 800, "p90_tpot_ms<=50": 150}), 3.0, math.ceil(1.2 * 830)),
         (probe("rate", 0.1, need={"p99_ttft_ms<=200": 800}), 3.0, 961),
         (probe("concurrency", 8), 99.0, 166),
@@ -50,6 +51,23 @@ def run_of(sent_s: list[float], lasted_s: list[float]) -> Reading:
 )
 def test_requests_cover_what_is_judged_and_the_warm_up_around_it(asked: Probe, warm_up: float, requests: int) -> None:
     assert requests == requests_for(asked, warm_up)
+
+
+def test_requests_at_a_high_rate_last_long_enough_for_a_queue_to_build() -> None:
+    few = {"p90_ttft_ms<=200": 12}
+
+    assert math.ceil(1.2 * 15 * 1000) == requests_for(probe("rate", 1000, need=few), 0.0)
+    assert math.ceil(1.2 * (4 * 20 + 20) * 10) == requests_for(probe("rate", 10, need=few), 20.0)
+    assert math.ceil(1.2 * 1000) == requests_for(probe("rate", 1000, need=few, kind="scout"), 0.0)
+
+
+def test_the_warm_up_is_expected_to_be_that_of_the_nearest_load_which_is_not_heavier() -> None:
+    seen = {4.0: 1.0, 16.0: 2.0, 64.0: 30.0}
+
+    assert 2.0 == nearest_below(seen, 40.0)
+    assert 30.0 == nearest_below(seen, 64.0)
+    assert 1.0 == nearest_below(seen, 1.0)
+    assert 0.0 == nearest_below({}, 1.0)
 
 
 @pytest.mark.parametrize(
@@ -86,7 +104,7 @@ def test_real_runs_did_not_offer_another_load(name: str, asked: Probe, why: str)
 
 
 def test_a_client_that_sends_a_fifth_too_slowly_did_not_offer_the_rate() -> None:
-    slow = run_of([i * 0.125 for i in range(201)], [0.05] * 201)
+    slow = run_of([i * 0.125 for i in range(801)], [0.05] * 801)
 
     refusal = not_offered(probe("rate", 10), slow)
 
@@ -99,6 +117,13 @@ def test_a_few_random_arrivals_may_take_longer_by_chance() -> None:
     few = run_of([i * 0.125 for i in range(9)], [0.05] * 9)
 
     assert not_offered(probe("rate", 10), few) is None
+
+
+def test_chance_excuses_no_command_that_scales_its_gaps_to_the_rate() -> None:
+    slow = run_of([i * 0.12 for i in range(101)], [0.05] * 101)
+
+    assert not_offered(probe("rate", 10), slow) is None
+    assert not_offered(probe("rate", 10), replace(slow, exact_rate=True)) is not None
 
 
 def test_a_slow_server_is_no_slow_client() -> None:
@@ -139,10 +164,10 @@ def test_the_warm_up_is_twice_the_p90_of_e2el_but_leaves_half_the_run() -> None:
 
 
 def test_a_measurement_carries_what_was_due_where_chance_cannot_explain_the_difference() -> None:
-    slow = measured(probe("rate", 10), run_of([i * 0.11 for i in range(1001)], [0.05] * 1001), 0.1)
+    slow = measured(probe("rate", 10), run_of([i * 0.11 for i in range(2001)], [0.05] * 2001), 0.1)
     unlucky = measured(probe("rate", 10), run_of([i * 0.11 for i in range(101)], [0.05] * 101), 0.1)
 
-    assert (1100, 1001) == (slow.client.due, slow.client.sent)
+    assert (2200, 2001) == (slow.client.due, slow.client.sent)
     assert (101, 101) == (unlucky.client.due, unlucky.client.sent)
     assert ("ended", 0.1) == (slow.stop.reason, slow.stop.window_start_s)
 

@@ -93,6 +93,7 @@ def test_a_plain_result_has_records_of_e2el_and_aggregates_of_the_rest() -> None
     assert np.isnan(records.first_s).all()
     assert file_says("bench_rate16.json", "p99_ttft_ms") == reading.aggregates["p99_ttft_ms"]
     assert 0 == reading.aggregates["error_rate"]
+    assert (80, 0) == (reading.aggregates["completed"], reading.aggregates["failed"])
     assert 1280 == records.tokens_out.sum()
     assert 2810 == records.tokens_in.sum()
 

@@ -40,7 +40,7 @@ class Reading:
     length_cv2: float = 0.0
     mean_e2e_s: float = 1.0
     p90_e2e_s: float = 1.0
-    runs: int = 0  # of a command that left totals only; 0 where there are records
+    runs: int = 0  # of a command, where a criterion rests on its totals; else 0
 
     @property
     def load(self) -> float:
@@ -124,14 +124,25 @@ def _read(key: _Same, sla: Sla) -> Reading | None:
         return replace(plain, role="fail", failed=failed) if failed else plain
     window = steady_window(outcome)
     if trial.probe.kind != "scout" and window and _full(trial, records, window, sla):
-        tallies = {c.text: tally(c, records, window) for c in sla.criteria}
+        tallies = {c.text: _on_requests(c, outcome, tally(c, records, window)) for c in sla.criteria}
         if reason == "ended" and trial.probe.by == "rate" and _outgrown(records, window):
             return replace(plain, role="over")
         chosen = (records.scheduled_s >= window.start_s) & (records.scheduled_s <= window.end_s)
         cv2 = stats.squared_cv(records.tokens_in[chosen]) + stats.squared_cv(records.tokens_out[chosen])
-        return replace(plain, role="full", tallies=tallies, sent=int(chosen.sum()), length_cv2=cv2 / 2)
-    looks = {c.text: first_look(c, records, first_wave(trial.probe)) for c in sla.criteria}
-    return replace(plain, role="scout", tallies=looks)
+        plain = replace(plain, tallies=tallies, runs=_runs(tallies, outcome))
+        return replace(plain, role="full", sent=int(chosen.sum()), length_cv2=cv2 / 2)
+    skip = first_wave(trial.probe)
+    looks = {c.text: _on_requests(c, outcome, first_look(c, records, skip)) for c in sla.criteria}
+    return replace(plain, role="scout", tallies=looks, runs=_runs(looks, outcome))
+
+
+def _on_requests(criterion: Criterion, outcome: Measured, found: Tally) -> Tally:
+    """What the requests say, or the command's totals where it kept no more than those of this criterion."""
+    return found if found.n > 0 or not outcome.aggregates else _tally_totals(criterion, outcome.aggregates)
+
+
+def _runs(tallies: Mapping[str, Tally], outcome: Measured) -> int:
+    return len(outcome.aggregates) if any(found.from_totals for found in tallies.values()) else 0
 
 
 def _full(trial: Trial, records: Records, window: Window, sla: Sla) -> bool:
@@ -146,7 +157,7 @@ def _full(trial: Trial, records: Records, window: Window, sla: Sla) -> bool:
         if window.length_s < window.start_s:
             return False
     judged = [c for c in sla.criteria if metric_of(c.metric).kind != "throughput"]
-    return all(tally(c, records, window).requests >= MIN_JUDGED for c in judged)
+    return all(_on_requests(c, outcome, tally(c, records, window)).requests >= MIN_JUDGED for c in judged)
 
 
 def _outgrown(records: Records, window: Window) -> bool:

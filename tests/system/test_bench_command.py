@@ -60,7 +60,7 @@ def test_placeholders_are_filled_word_by_word_without_a_shell(measure: Measure, 
     assert isinstance(outcome, Measured)
     (saved,) = tmp_path.glob("logs/*/result.json.argv")
     result = str(saved).removesuffix(".argv")
-    expected = [result, ENDPOINT.url, f"--model={ENDPOINT.model}", "16", "72", "7", "$HOME", "a b"]
+    expected = [result, ENDPOINT.url, f"--model={ENDPOINT.model}", "16", "288", "7", "$HOME", "a b"]
     assert expected == json.loads(saved.read_text())
 
 

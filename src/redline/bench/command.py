@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import math
-import re
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
@@ -25,6 +24,7 @@ from redline.model import (
     Stop,
     Watch,
 )
+from redline.plan import fill
 from redline.sla import parse_criterion
 
 DEFAULT_REQUESTS = 150
@@ -32,6 +32,7 @@ LEAST_SENT = 0.9  # of the load that was asked for: with less, the trial says no
 _START_UP_S = 60.0  # imports and tokenizers of the client: no part of the measurement that `max_s` limits
 _GRACE_S = 1.0
 _COUNTS = {"completed", "failed", "error_rate"}
+_LEAST_S = 15.0  # of sending; shorter ones answered 4 to 10 % too high on simulated servers
 _SEEDS = 2**32  # numpy's own limit, which clients hand their seed to
 
 
@@ -45,11 +46,11 @@ class CommandSession:
         self._workload = workload
         self._log_dir = log_dir.resolve()
         self._read = reader_of(workload.reader)
-        self._warm_up_s = 0.0  # of the last trial
+        self._warm_ups_s: dict[float, float] = {}  # by load
 
     def measure(self, probe: Probe, watch: Watch, seed: int) -> Outcome:  # noqa: ARG002 - no records before the end
         """Run the command at the probe's load, and read what it found; `watch` is never called."""
-        requests = requests_for(probe, self._warm_up_s)
+        requests = requests_for(probe, nearest_below(self._warm_ups_s, probe.load))
         if probe.by == "concurrency" and requests < 2 * probe.load:
             return Invalid(
                 reason=f"{requests} requests cannot keep {probe.load:g} in flight",
@@ -57,7 +58,7 @@ class CommandSession:
             )
         folder = _next_folder(self._log_dir)
         result, log = folder / "result.json", folder / "command.log"
-        argv = _fill(
+        argv = fill(
             self._workload.command,
             {
                 "url": self._endpoint.url,
@@ -99,18 +100,30 @@ class CommandSession:
             )
         if refusal := not_offered(probe, reading):
             return Invalid(reason=refusal[0], cure=refusal[1], duration_s=took_s)
-        self._warm_up_s = warm_up_s(reading)
-        return measured(probe, reading, self._warm_up_s)
+        self._warm_ups_s[probe.load] = warm_up_s(reading)
+        return measured(probe, reading, self._warm_ups_s[probe.load])
 
 
 def requests_for(probe: Probe, warm_up_s: float) -> int:
-    """How many requests the command shall send: those that are judged, and those around them that are not."""
+    """How many requests the command shall send: those that are judged, and those around them that are not.
+
+    In open loop so many that sending lasts a while: a burst of a few requests fits into the queue of any server. A
+    command cannot be let run on when the queue still grows, and its totals hold the warm-up too, so it runs longer than
+    our own generator would.
+    """
     judged = max(probe.need.values(), default=DEFAULT_REQUESTS)
     if probe.by == "rate":
-        requests = 1.2 * (judged + warm_up_s * probe.load)
+        least_s = max(1.0, warm_up_s / 2) if probe.kind == "scout" else max(_LEAST_S, 4 * warm_up_s)
+        requests = 1.2 * (max(judged, least_s * probe.load) + warm_up_s * probe.load)
     else:
         requests = max(judged + 2 * probe.load, 10 * probe.load)
     return math.ceil(min(requests, probe.max_requests or math.inf))
+
+
+def nearest_below(by_load: Mapping[float, float], load: float) -> float:
+    """What was seen at the nearest load that is not heavier, else at the lightest; 0 before anything was seen."""
+    lighter = [known for known in by_load if known <= load]
+    return by_load[max(lighter) if lighter else min(by_load)] if by_load else 0.0
 
 
 def unknown_metrics(probe: Probe, reading: Reading) -> list[str]:
@@ -132,13 +145,16 @@ def not_offered(probe: Probe, reading: Reading) -> tuple[str, str] | None:
 def _rate_not_offered(rate: float, reading: Reading) -> tuple[str, str] | None:
     if reading.asked_rate is not None and not math.isclose(reading.asked_rate, rate, rel_tol=0.01):
         return f"the command ran at {reading.asked_rate:g} requests/s, not {rate:g}", "put {rate} into the command"
-    due = rate * (reading.sending_s or 0.0)
-    sent = reading.requests - 1
-    # A handful of random arrivals may take longer by chance: one standard deviation is forgiven.
-    if sent < LEAST_SENT * due and sent < due - math.sqrt(due):
+    due, sent = rate * (reading.sending_s or 0.0), reading.requests - 1
+    if sent < LEAST_SENT * due and due - sent > _by_chance(due, reading):
         offered = f"the command sent {sent / (due / rate):.3g} requests/s where {rate:g} were asked"
         return offered, "give the client more CPU, or run it on a machine of its own"
     return None
+
+
+def _by_chance(due: float, reading: Reading) -> float:
+    """So many requests fewer than were due can be the luck of random arrivals, or the start of the command."""
+    return 1 + 0.02 * due if reading.exact_rate else 3 * math.sqrt(due)
 
 
 def _concurrency_not_offered(users: int, reading: Reading) -> tuple[str, str] | None:
@@ -168,7 +184,7 @@ def warm_up_s(reading: Reading) -> float:
 def measured(probe: Probe, reading: Reading, warm_up_s: float) -> Measured:
     """The reading as a measurement."""
     due = round(probe.load * (reading.sending_s or 0.0)) if probe.by == "rate" else 0
-    if due - reading.requests <= 2 * math.sqrt(due):  # random arrivals differ as much by chance
+    if due - reading.requests <= _by_chance(due, reading):
         due = reading.requests
     late_s = (0.0, 0.0)
     if reading.records is not None:
@@ -186,10 +202,6 @@ def measured(probe: Probe, reading: Reading, warm_up_s: float) -> Measured:
             errors=dict(reading.errors),
         ),
     )
-
-
-def _fill(command: Sequence[str], values: Mapping[str, str]) -> list[str]:
-    return [re.sub(r"\{(\w+)\}", lambda found: values.get(found[1], found[0]), word) for word in command]
 
 
 def _next_folder(parent: Path) -> Path:

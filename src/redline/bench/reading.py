@@ -26,6 +26,7 @@ class Reading:
     records: Records | None = None
     aggregates: Mapping[str, float] = field(default_factory=dict)  # metric -> value, completed, failed; see readers.py
     asked_rate: float | None = None  # requests/s the command was told to send; inf: as fast as it could
+    exact_rate: bool = False  # random gaps, but n requests in n / rate seconds: chance explains no shortfall
     asked_concurrency: int | None = None  # requests in flight it was told to keep
     sending_s: float | None = None  # at least this long passed between the first and the last send
     in_flight_max: int | None = None  # never more than this many in flight

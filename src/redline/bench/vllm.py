@@ -53,6 +53,7 @@ def read_vllm(path: Path) -> Reading:
         records=records,
         aggregates={} if detailed and records is not None else _aggregates(data, completed, failed, path),
         asked_rate=rate,
+        exact_rate="latencies" in data,  # those that write it scale the gaps to that sum
         asked_concurrency=users,
         sending_s=_sending_s(columns, duration_s),
         in_flight_max=_in_flight_max(columns, data, failed, path),
