@@ -6,7 +6,9 @@ import numpy as np
 import pytest
 
 from redline.bench import Reading, ResultError, knows, read, reader_of
-from redline.model import UsageError
+from redline.codec import load_experiment
+from redline.model import CommandWorkload, UsageError
+from redline.plan import fill
 from redline.records import Status
 from redline.sla import judged, parse_criterion
 
@@ -260,3 +262,38 @@ def test_an_imported_reader_must_return_a_reading(tmp_path: Path) -> None:
 
     with pytest.raises(UsageError, match="returned a str"):
         read(f"{__name__}:careless_reader", path)
+
+
+def code_of_the_guide(language: str) -> str:
+    guide = Path(__file__).parents[1] / "docs" / "how-to" / "use-your-own-benchmark-command.md"
+    return guide.read_text().split(f"```{language}\n")[1].split("```")[0]
+
+
+def test_the_reader_in_the_guide_reads(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "readers_of_the_guide.py").write_text(code_of_the_guide("python"))
+    monkeypatch.syspath_prepend(tmp_path)
+    path = tmp_path / "result.json"
+    path.write_text('{"ok": 98, "errors": 2, "seconds": 20, "ttft": {"p99": 0.25}, "tpot": {"p90": 0.02}}')
+
+    reading = read("readers_of_the_guide:read_my_tool", path)
+
+    assert 250 == reading.aggregates["p99_ttft_ms"]
+    assert 0.02 == reading.aggregates["error_rate"]
+    assert knows(reading, "p90_tpot_ms")
+
+
+@pytest.mark.parametrize("source", ["guide", "example"])
+def test_the_commands_shown_can_be_filled(source: str, tmp_path: Path) -> None:
+    text = code_of_the_guide("toml")
+    if source == "example":
+        text = (Path(__file__).parents[1] / "examples" / "vllm-bench.toml").read_text()
+    path = tmp_path / "experiment.toml"
+    rest = "" if source == "example" else '[server]\nurl = "http://127.0.0.1:1"\n[sla]\nchat = ["p99_ttft_ms<=200"]\n'
+    path.write_text(rest + text)
+
+    (workload,) = load_experiment(path).workloads
+
+    assert isinstance(workload, CommandWorkload)
+    values = dict.fromkeys(("url", "model", "rate", "requests", "seed", "result"), "7")
+    assert "{" not in "".join(fill(workload.command, values))
+    assert reader_of(workload.reader)
