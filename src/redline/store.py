@@ -109,10 +109,10 @@ class Store:
     def _begin(self, identity: Identity, experiment_text: str, files: Mapping[str, str]) -> None:
         """Take the directory over for this experiment: the texts as given, and the machine they run on now."""
         self._writable, self._secrets = True, identity.secrets
+        self.experiment_text = redact(experiment_text, identity.secrets)
+        self._write(EXPERIMENT, self.experiment_text)  # first: it marks the directory as ours after a kill
         for name, text in files.items():
             self._write(name, redact(text, identity.secrets))
-        self.experiment_text = redact(experiment_text, identity.secrets)
-        self._write(EXPERIMENT, self.experiment_text)
         run = {**collect(), "servers": {name: list(words) for name, words in identity.commands.items()}}
         self.environment = {
             "schema": _ENVIRONMENT_SCHEMA,
