@@ -170,6 +170,15 @@ def _so_far(answer: Answer, unit: str) -> str:
     return f"{held}; the capacity is believed to be {interval_text(answer)} {unit}."
 
 
+def listed_text(answer: Answer, *, several: bool = False) -> str:
+    """What a list of loads came to; the exact verdicts stand in the table of trials."""
+    who = subject_text(answer, several)
+    bounds = ", ".join(c.text for c in answer.criteria if not c.default) or "its SLA"
+    if answer.capacity is None:
+        return f"{who} met {bounds} at none of the loads measured."
+    return f"{who} met {bounds} at up to {load_text(answer.capacity, answer.variable)} of the loads measured."
+
+
 def best_text(answers: Sequence[Answer]) -> str:
     """Which configuration carries most, where several answer one question; empty where the comparison says nothing."""
     known = sorted((a for a in answers if a.capacity is not None), key=lambda a: -(a.capacity or 0.0))

@@ -300,7 +300,10 @@ def _deliver(result: Result, as_json: bool, opened: Opened | None, slas: Sequenc
         from redline.console import Console
 
         console = Console()
-        console.answers(result.answers)
+        if result.listed:
+            console.listed(result.answers)
+        else:
+            console.answers(result.answers)
         if opened is not None:
             console.trials(opened, slas)
     if opened is not None and (missing := opened.missing(slas)):

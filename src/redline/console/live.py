@@ -213,6 +213,10 @@ class Console:
         """The table on stdout, what to know about it, and a sentence to repeat; `columns` are set beside it."""
         self._show(tables.answers(answers, columns or {}, self._out))
 
+    def listed(self, answers: Sequence[Answer]) -> None:
+        """What a list of loads came to, on stdout."""
+        self._show(tables.listed(answers))
+
     def trials(self, opened: Opened, slas: Sequence[Sla]) -> None:
         """Each trial on stdout, with its verdict on each of these SLAs."""
         self._show(tables.trials(opened, slas, self._out))

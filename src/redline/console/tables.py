@@ -41,6 +41,19 @@ def answers(found: Sequence[Answer], columns: Mapping[str, Sequence[str]], scree
     if best := wording.best_text(found):
         lines.append(Text(best))
     for answer in found:
+        if answer.stop_reason and answer.evidence not in ("undecided", "not_started"):
+            about = f"{wording.subject_text(answer, several)}: " if several else ""
+            lines.append(Text(f"{about}the search ended: {answer.stop_reason}", "dim"))
+        lines += _notes(answer, several)
+    return Group(*lines)
+
+
+def listed(found: Sequence[Answer]) -> RenderableType:
+    """A sentence for each answer that rests on a list of loads; the table of trials says more."""
+    lines: list[RenderableType] = [Text("")]
+    for answer in found:
+        several = len(found) > 1
+        lines.append(Text(wording.listed_text(answer, several=several)))
         lines += _notes(answer, several)
     return Group(*lines)
 
@@ -62,8 +75,6 @@ def _cells(answer: Answer) -> dict[str, str]:
 
 def _notes(answer: Answer, several: bool) -> Iterator[Text]:
     about = f"{wording.subject_text(answer, several)}: " if several else ""
-    if answer.stop_reason and answer.evidence not in ("undecided", "not_started"):
-        yield Text(f"{about}the search ended: {answer.stop_reason}", "dim")
     for warning in answer.warnings:
         yield Text("warning: ", "yellow").append(f"{about}{warning}", "default")
     if answer.error:
