@@ -33,6 +33,7 @@ _START_UP_S = 60.0  # imports and tokenizers of the client: no part of the measu
 _GRACE_S = 1.0
 _COUNTS = {"completed", "failed", "error_rate"}
 _LEAST_S = 15.0  # of sending; shorter ones answered 4 to 10 % too high on simulated servers
+_SLIP_S = 0.1  # once in a run
 _SEEDS = 2**32  # numpy's own limit, which clients hand their seed to
 
 
@@ -153,8 +154,10 @@ def _rate_not_offered(rate: float, reading: Reading) -> tuple[str, str] | None:
 
 
 def _by_chance(due: float, reading: Reading) -> float:
-    """So many requests fewer than were due can be the luck of random arrivals, or the start of the command."""
-    return 1 + 0.02 * due if reading.exact_rate else 3 * math.sqrt(due)
+    """So many requests fewer than were due can be the luck of random arrivals, or a client that started a bit late."""
+    if not reading.exact_rate:
+        return 3 * math.sqrt(due)
+    return 2 + 0.01 * due + _SLIP_S * due / (reading.sending_s or math.inf)
 
 
 def _concurrency_not_offered(users: int, reading: Reading) -> tuple[str, str] | None:
