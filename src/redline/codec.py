@@ -14,7 +14,7 @@ from pydantic import ConfigDict, JsonValue, TypeAdapter, ValidationError
 from pydantic.dataclasses import dataclass as checked
 
 from redline.configurations import records_of
-from redline.experiments import experiment_of
+from redline.experiments import SECTIONS, experiment_of
 from redline.model import (
     UNITS,
     Answer,
@@ -137,7 +137,8 @@ def _told(problems: Sequence[Problem], path: Path, text: str, options: Mapping[s
     told = []
     for problem in problems:
         where, at = problem.path, line_of(problem.path, lines)
-        section = f"[{'.'.join(str(part) for part in where[:-1] or where if isinstance(part, str))}] " if where else ""
+        names = [part for part in where[:-1] or where if isinstance(part, str)]
+        section = f"[{'.'.join(names)}] " if where[:1] and where[0] in SECTIONS else ""
         if where[:1] == ("search",) and len(where) > 1 and where[1] in options:
             told.append((0, f"--{str(where[1]).replace('_', '-')}: {problem.text.removeprefix(f'{where[1]}: ')}"))
         else:

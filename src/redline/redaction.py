@@ -47,7 +47,7 @@ def redact(value: T, secrets: Sequence[str] = ()) -> T:
     if isinstance(value, str):
         return cast(T, _text(value, secrets))
     if isinstance(value, Mapping):
-        entries = {key: _entry(key, entry, secrets) for key, entry in value.items()}
+        entries = {redact(key, secrets): _entry(key, entry, secrets) for key, entry in value.items()}
         return cast(T, entries)
     if isinstance(value, (list, tuple)):
         return cast(T, type(value)(_words(value, secrets)))
