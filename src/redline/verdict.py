@@ -8,16 +8,16 @@ from dataclasses import dataclass
 import numpy as np
 
 from redline import stats
-from redline.model import Criterion, Failed, Invalid, Measured, Sla, Trial, Verdict
+from redline.model import Criterion, Measured, Sla, Trial, Verdict
 from redline.records import Records
 from redline.sla import LATENCIES, THROUGHPUTS, allowed_share, latency_ms, metric_of, ratio
 from redline.tally import Tally, Window, delivered, steady_window, tally
 from redline.trialstop import MIN_WINDOW_S, watcher
+from redline.usable import usable
 
 __all__ = ["CriterionJudgement", "Judgement", "judge", "steady", "summary", "usable", "watcher"]
 
 NOT_STEADY_Z = 1.3
-MIN_SENT_SHARE, MAX_CPU_SHARE, MAX_MERGED = 0.995, 0.75, 0.01
 _FAR = 10_000_000  # more requests than anyone would send
 
 
@@ -44,45 +44,6 @@ class Judgement:
     verdict: Verdict
     criteria: tuple[CriterionJudgement, ...]
     reason: str = ""  # why it cannot be decided, where that is not for want of requests
-
-
-def usable(trial: Trial, sla: Sla) -> tuple[bool, str]:
-    """Was the client good enough for this SLA? Else why not: such a trial is no evidence about the server."""
-    outcome = trial.outcome
-    if isinstance(outcome, Failed | Invalid):
-        return False, outcome.reason
-    seen = outcome.client
-    fields = frozenset[str]().union(*(metric_of(c.metric).fields for c in sla.criteria))
-    bounds_s = _bounds_s(sla)
-    if seen.due and seen.sent / seen.due < MIN_SENT_SHARE:
-        return False, f"the client sent only {100 * seen.sent / seen.due:.1f}% of the requests that were due"
-    if seen.cpu_share > MAX_CPU_SHARE:
-        return (
-            False,
-            f"the client was busy {100 * seen.cpu_share:.0f}% of the time (at most {100 * MAX_CPU_SHARE:.0f}%)",
-        )
-    from_due = [bounds_s[field] for field in ("ttft", "e2el") if field in bounds_s]
-    if from_due and seen.late_p99_s > max(0.01 * min(from_due), 0.005):
-        return False, f"the client sent 1% of the requests {1e3 * seen.late_p99_s:.1f} ms late or more"
-    if not seen.kernel_stamps and bounds_s and seen.read_delay_p99_s > 0.05 * min(bounds_s.values()):
-        tightest = 1e3 * min(bounds_s.values())
-        delay = 1e3 * seen.read_delay_p99_s
-        return False, f"the client read answers up to {delay:.1f} ms late, against a bound of {tightest:g} ms"
-    if seen.merged_reads > MAX_MERGED and (fields & {"itl", "tpot"} or not seen.kernel_stamps):
-        return False, f"{100 * seen.merged_reads:.1f}% of the client's reads were too late to tell tokens apart"
-    return True, ""
-
-
-def _bounds_s(sla: Sla) -> dict[str, float]:
-    """The tightest bound on each latency, in seconds."""
-    tightest: dict[str, float] = {}
-    for criterion in sla.criteria:
-        metric = metric_of(criterion.metric)
-        pairs = [(b.metric.removesuffix("_ms"), b.bound) for b in metric.bounds]
-        pairs += [(metric.field, criterion.bound)] if metric.field in LATENCIES else []
-        for field, bound_ms in pairs:
-            tightest[field] = min(tightest.get(field, math.inf), bound_ms / 1e3)
-    return tightest
 
 
 def steady(trial: Trial) -> bool:

@@ -1,0 +1,102 @@
+"""Was the client good enough for this SLA? A trial of a client that was not is no evidence about the server.
+
+A busy machine delays a client now and then. What counts is whether that could have changed what this SLA sees: so
+delays are held against its own bounds, and their number against the share of requests that it allows over them.
+"""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+
+from redline.model import ClientEvidence, Criterion, Failed, Invalid, Sla, Trial
+from redline.records import Records
+from redline.sla import LATENCIES, allowed_share, metric_of
+
+MIN_SENT_SHARE, FEW_UNSENT = 0.995, 3  # a trial is cut off while a few are being sent
+MAX_CPU_SHARE = 0.75
+MAX_MERGED = 0.01  # share of reads that came too late to tell tokens apart
+SHARE_OF_BOUND = 0.05  # what a delayed read may add to a latency
+LATE_S, LATE_SHARE_OF_BOUND = 0.005, 0.01  # a send later than both is late
+LATE_SHARE, LATE_SHARE_OF_ALLOWED = 0.01, 0.2  # how many may be late, at least; of those that may be over
+
+
+def usable(trial: Trial, sla: Sla) -> tuple[bool, str]:
+    """Whether this SLA can use the trial, else why not.
+
+    Sends: too few of those due, or too many late against the bounds that count from the schedule. Reads: where the
+    kernel stamps arrivals, a late read harms only when it took several tokens at once. The processor: a client that is
+    always busy is late in ways that it cannot see.
+    """
+    outcome = trial.outcome
+    if isinstance(outcome, Failed | Invalid):
+        return False, outcome.reason
+    seen = outcome.client
+    bounds_s = _bounds_s(sla)
+    why = _sends(seen, outcome.records, sla, bounds_s) or _reads(seen, outcome.records, sla, bounds_s)
+    if not why and seen.cpu_share > MAX_CPU_SHARE:
+        why = f"the client was busy {100 * seen.cpu_share:.0f}% of the time (at most {100 * MAX_CPU_SHARE:.0f}%)"
+    return not why, why
+
+
+def _sends(seen: ClientEvidence, records: Records | None, sla: Sla, bounds_s: dict[str, float]) -> str:
+    if seen.due - seen.sent > FEW_UNSENT and seen.sent / seen.due < MIN_SENT_SHARE:
+        return f"the client sent only {100 * seen.sent / seen.due:.1f}% of the requests that were due"
+    from_due = [bounds_s[field] for field in ("ttft", "e2el") if field in bounds_s]
+    if not from_due or seen.late_p99_s <= (late_s := max(LATE_SHARE_OF_BOUND * min(from_due), LATE_S)):
+        return ""
+    if records is None:
+        return f"the client sent 1% of the requests {1e3 * seen.late_p99_s:.1f} ms late or more"
+    late = records.sent_s - records.scheduled_s > late_s
+    most = max(LATE_SHARE, LATE_SHARE_OF_ALLOWED * _least_allowed(sla, {"ttft", "e2el"}))
+    count = int(np.count_nonzero(late))
+    if count < 2 or count <= most * len(records):
+        return ""
+    share = f"{100 * count / len(records):.1f}% of the requests more than {1e3 * late_s:.0f} ms late"
+    return f"the client sent {share} (at most {100 * most:.1f}%)"
+
+
+def _reads(seen: ClientEvidence, records: Records | None, sla: Sla, bounds_s: dict[str, float]) -> str:
+    merged = seen.merged_reads > MAX_MERGED
+    fields = frozenset[str]().union(*(metric_of(c.metric).fields for c in sla.criteria))
+    if merged and "itl" in fields:
+        return f"{100 * seen.merged_reads:.1f}% of the client's reads were too late to tell tokens apart"
+    if seen.kernel_stamps and not merged:
+        return ""
+    times_s = {field: bound_s for field, bound_s in bounds_s.items() if field != "itl"}
+    if "tpot" in times_s:  # an error of one read is spread over all tokens of a request
+        times_s["tpot"] *= _median_gaps(records)
+    if times_s and seen.read_delay_p99_s > SHARE_OF_BOUND * min(times_s.values()):
+        tightest = min(times_s, key=lambda field: times_s[field])
+        delay = f"{1e3 * seen.read_delay_p99_s:.1f} ms late"
+        return f"the client read answers up to {delay}, against {tightest} bounds of {1e3 * bounds_s[tightest]:g} ms"
+    return ""
+
+
+def _median_gaps(records: Records | None) -> float:
+    """How many inter-token times a request has."""
+    if records is None or not records.ok.any():
+        return 1.0
+    return max(1.0, float(np.median(records.tokens_out[records.ok])) - 1)
+
+
+def _least_allowed(sla: Sla, fields: set[str]) -> float:
+    """The smallest share that a criterion on one of these latencies allows over its bound; 0 with a mean among them."""
+    shares = [allowed_share(c) or 0.0 for c in sla.criteria if metric_of(c.metric).fields & fields]
+    return min(shares, default=0.0)
+
+
+def _bounds_s(sla: Sla) -> dict[str, float]:
+    """The tightest bound on each latency, in seconds."""
+    tightest: dict[str, float] = {}
+    for criterion in sla.criteria:
+        for field, bound_ms in _bounds_ms(criterion):
+            tightest[field] = min(tightest.get(field, math.inf), bound_ms / 1e3)
+    return tightest
+
+
+def _bounds_ms(criterion: Criterion) -> list[tuple[str, float]]:
+    metric = metric_of(criterion.metric)
+    inner = [(b.metric.removesuffix("_ms"), b.bound) for b in metric.bounds]
+    return inner + ([(metric.field, criterion.bound)] if metric.field in LATENCIES else [])
