@@ -291,7 +291,21 @@ def test_loads_far_from_the_answer_are_counted_and_not_drawn() -> None:
     far = (*TRIALS, trial(5000.0, measured(0.9, "fail"), name="far"))
     chart = charts(render(with_case(trials=far)))[0]
 
-    assert "1 trial at loads outside: see the table" in [element.text for element in chart.iter("text")]
+    assert "1 trial outside, see the table" in [element.text for element in chart.iter("text")]
+
+
+def test_ticks_of_concurrency_are_whole_numbers() -> None:
+    trials = tuple(
+        replace(one, probe=replace(one.probe, by="concurrency", load=load))
+        for one, load in zip(TRIALS, (3.0, 4.0, 5.0), strict=False)
+    )
+    answer = replace(ANSWER, variable="concurrency", capacity=4.0, low=3.0, high=4.0)
+    page = render(with_case(trials=trials, answers=(answer,)))
+
+    assert "How many requests in flight does this server carry" in page
+    for chart in charts(page):
+        below = [t for t in chart.iter("text") if t.get("class") == "tick" and t.get("text-anchor") == "middle"]
+        assert ["3", "4", "5"] == [each.text for each in below]
 
 
 def test_charts_have_a_title_and_a_description_of_their_own() -> None:

@@ -47,6 +47,7 @@ class Chart:
     bound: float
     linear: bool = False
     percent: bool = False
+    whole: bool = False  # loads are whole numbers
     points: tuple[Point, ...] = ()
     low: float | None = None
     high: float | None = None
@@ -91,7 +92,7 @@ def svg(chart: Chart) -> str:
         *(_mark(point, x, y) for point in _big_last(chart.points) if x.holds(point.load)),
     ]
     if left_out:
-        text = f"{left_out} trial{'' if left_out == 1 else 's'} at loads outside: see the table"
+        text = f"{left_out} trial{'' if left_out == 1 else 's'} outside, see the table"
         parts.append(f'<text class="note" x="{_X1}" y="{_HEIGHT - 6}" text-anchor="end">{text}</text>')
     return "\n".join([*parts, "</svg>"])
 
@@ -142,7 +143,7 @@ def _y_scale(chart: Chart) -> _Scale:
     return _Scale(low=low, high=high, start=_Y0, end=_Y1)
 
 
-def _ticks(scale: _Scale, most: int) -> list[float]:
+def _ticks(scale: _Scale, most: int, *, whole: bool = False) -> list[float]:
     """Round numbers on the scale, as many as fit."""
     if scale.linear:
         step = 10 ** math.floor(math.log10((scale.high - scale.low) / most))
@@ -154,6 +155,8 @@ def _ticks(scale: _Scale, most: int) -> list[float]:
     fits = [
         [d for d in (f * 10.0**decade for decade in decades for f in factors) if scale.holds(d)] for factors in steps
     ]
+    if whole:
+        fits = [[tick for tick in ticks if tick == round(tick)] for ticks in fits]
     return max((ticks for ticks in fits if len(ticks) <= most), key=len, default=[])
 
 
@@ -168,7 +171,7 @@ def _axes(chart: Chart, x: _Scale, y: _Scale) -> Iterable[str]:
         yield f'<line class="grid" x1="{_X0}" x2="{_X1}" y1="{_px(at)}" y2="{_px(at)}"/>'
         if abs(at - bound_at) > _LINE:
             yield _y_text(chart, tick, at, "tick")
-    for tick in _ticks(x, 7):
+    for tick in _ticks(x, 7, whole=chart.whole):
         left = _px(x.place(tick))
         yield f'<line class="axis" x1="{left}" x2="{left}" y1="{_Y0}" y2="{_Y0 + 4}"/>'
         yield f'<text class="tick" x="{left}" y="{_Y0 + 17}" text-anchor="middle">{number(tick)}</text>'

@@ -83,11 +83,12 @@ def _chart(criterion: Criterion, points: tuple[Point, ...], answer: Answer | Non
             f"{sum(point.met for point in usable)} of them within the bound, "
             f"{wording.quantity(criterion.metric, criterion.bound)}.{capacity} The table below has the numbers."
         ),
-        x_label=f"{'rate' if by == 'rate' else 'concurrency'}, {UNITS[by]}",
+        x_label=UNITS[by],
         y_label=_y_label(criterion),
         bound=criterion.bound,
         linear=share,
         percent=share,
+        whole=by == "concurrency",
         points=points,
         low=answer.low if answer else None,
         high=answer.high if answer else None,
