@@ -7,6 +7,7 @@ import pytest
 
 from redline.bench import Reading, read
 from redline.bench.command import measured, nearest_below, not_offered, requests_for, unknown_metrics, warm_up_s
+from redline.evidence import readings
 from redline.model import Probe, Trial
 from redline.records import Records, Status
 from redline.sla import sla_of
@@ -193,3 +194,16 @@ def test_each_criterion_is_judged_on_what_the_plain_result_has_for_it() -> None:
     assert 0 == ttft.n
     assert "undecided" == ttft.verdict
     assert outcome.aggregates[0]["p50_ttft_ms"] == ttft.stat == summary(outcome)["p50_ttft_ms"]
+
+
+def test_the_search_takes_from_a_plain_result_requests_for_e2el_and_totals_for_the_rest() -> None:
+    outcome = measured(probe("rate", 16), read("vllm", DATA / "bench_rate16.json"), 0.1)
+    trial = Trial(id="1", case="", probe=probe("rate", 16), seed=1, started="", outcome=outcome)
+
+    (on_both,) = readings([trial], sla_of("", ["p90_e2el_ms<=1s", "p90_ttft_ms<=1s"]))
+    (on_requests,) = readings([trial], sla_of("", ["p90_e2el_ms<=1s"]))
+
+    assert ("full", 1) == (on_both.role, on_both.runs)
+    assert outcome.aggregates[0]["p90_ttft_ms"] == pytest.approx(on_both.tallies["p90_ttft_ms<=1000"].stat)
+    assert not on_both.tallies["p90_e2el_ms<=1000"].from_totals
+    assert ("full", 0) == (on_requests.role, on_requests.runs)
