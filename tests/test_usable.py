@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from redline.model import ClientEvidence, Failed, Invalid, Measured, Probe, Stop, Trial
+from redline.model import ClientEvidence, Failed, Invalid, Measured, Probe, ProbeKind, Stop, Trial
 from redline.records import Records
 from redline.sla import parse_sla
 from redline.usable import usable
@@ -31,10 +31,10 @@ def requests(n: int, late: int = 0, late_s: float = 0.03, tokens: int = 21) -> R
     )
 
 
-def trial(records: Records | None, **evidence: float | bool) -> Trial:
+def trial(records: Records | None, kind: ProbeKind = "main", **evidence: float | bool) -> Trial:
     client = ClientEvidence(**{"due": 1000, "sent": 1000, "kernel_stamps": True} | evidence)  # type: ignore[arg-type]
     outcome = Measured(stop=Stop(reason="full", at_s=10), duration_s=10, records=records, client=client)
-    return Trial(id="1", case="c", probe=Probe(by="rate", load=1, kind="main"), seed=0, started="", outcome=outcome)
+    return Trial(id="1", case="c", probe=Probe(by="rate", load=1, kind=kind), seed=0, started="", outcome=outcome)
 
 
 def test_a_prompt_client_is_good_enough() -> None:
@@ -82,6 +82,11 @@ def test_merged_reads_spoil_times_between_single_tokens() -> None:
 def test_merged_reads_that_are_short_against_the_bounds_do_not_matter_to_them() -> None:
     assert usable(trial(requests(100), merged_reads=0.04, read_delay_p99_s=0.003), P90)[0]
     assert not usable(trial(requests(100), merged_reads=0.04, read_delay_p99_s=0.030), P90)[0]
+
+
+def test_a_first_look_forgives_delays_that_do_not_change_its_range() -> None:
+    assert usable(trial(requests(100), "scout", merged_reads=0.04, read_delay_p99_s=0.030), P90)[0]
+    assert not usable(trial(requests(100), "scout", merged_reads=0.04, read_delay_p99_s=0.2), P90)[0]
 
 
 def test_an_error_of_one_read_is_spread_over_the_tokens_of_a_request() -> None:

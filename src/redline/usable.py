@@ -20,6 +20,7 @@ MAX_MERGED = 0.01  # share of reads that came too late to tell tokens apart
 SHARE_OF_BOUND = 0.05  # what a delayed read may add to a latency
 LATE_S, LATE_SHARE_OF_BOUND = 0.005, 0.01  # a send later than both is late
 LATE_SHARE, LATE_SHARE_OF_ALLOWED = 0.01, 0.2  # how many may be late, at least; of those that may be over
+SCOUT_SLACK = 5.0  # a first look finds a range, within a third of the bound or so: longer delays do not mislead it
 
 
 def usable(trial: Trial, sla: Sla) -> tuple[bool, str]:
@@ -33,18 +34,19 @@ def usable(trial: Trial, sla: Sla) -> tuple[bool, str]:
     if isinstance(outcome, Failed | Invalid):
         return False, outcome.reason
     seen = outcome.client
-    bounds_s = _bounds_s(sla)
-    why = _sends(seen, outcome.records, sla, bounds_s) or _reads(seen, outcome.records, sla, bounds_s)
+    slack = SCOUT_SLACK if trial.probe.kind == "scout" else 1.0
+    why = _sends(seen, outcome.records, sla, slack) or _reads(seen, outcome.records, sla, slack)
     if not why and seen.cpu_share > MAX_CPU_SHARE:
         why = f"the client was busy {100 * seen.cpu_share:.0f}% of the time (at most {100 * MAX_CPU_SHARE:.0f}%)"
     return not why, why
 
 
-def _sends(seen: ClientEvidence, records: Records | None, sla: Sla, bounds_s: dict[str, float]) -> str:
+def _sends(seen: ClientEvidence, records: Records | None, sla: Sla, slack: float) -> str:
     if seen.due - seen.sent > FEW_UNSENT and seen.sent / seen.due < MIN_SENT_SHARE:
         return f"the client sent only {100 * seen.sent / seen.due:.1f}% of the requests that were due"
+    bounds_s = _bounds_s(sla)
     from_due = [bounds_s[field] for field in ("ttft", "e2el") if field in bounds_s]
-    if not from_due or seen.late_p99_s <= (late_s := max(LATE_SHARE_OF_BOUND * min(from_due), LATE_S)):
+    if not from_due or seen.late_p99_s <= (late_s := slack * max(LATE_SHARE_OF_BOUND * min(from_due), LATE_S)):
         return ""
     if records is None:
         return f"the client sent 1% of the requests {1e3 * seen.late_p99_s:.1f} ms late or more"
@@ -57,17 +59,18 @@ def _sends(seen: ClientEvidence, records: Records | None, sla: Sla, bounds_s: di
     return f"the client sent {share} (at most {100 * most:.1f}%)"
 
 
-def _reads(seen: ClientEvidence, records: Records | None, sla: Sla, bounds_s: dict[str, float]) -> str:
+def _reads(seen: ClientEvidence, records: Records | None, sla: Sla, slack: float) -> str:
     merged = seen.merged_reads > MAX_MERGED
     fields = frozenset[str]().union(*(metric_of(c.metric).fields for c in sla.criteria))
     if merged and "itl" in fields:
         return f"{100 * seen.merged_reads:.1f}% of the client's reads were too late to tell tokens apart"
     if seen.kernel_stamps and not merged:
         return ""
+    bounds_s = _bounds_s(sla)
     times_s = {field: bound_s for field, bound_s in bounds_s.items() if field != "itl"}
     if "tpot" in times_s:  # an error of one read is spread over all tokens of a request
         times_s["tpot"] *= _median_gaps(records)
-    if times_s and seen.read_delay_p99_s > SHARE_OF_BOUND * min(times_s.values()):
+    if times_s and seen.read_delay_p99_s > slack * SHARE_OF_BOUND * min(times_s.values()):
         tightest = min(times_s, key=lambda field: times_s[field])
         delay = f"{1e3 * seen.read_delay_p99_s:.1f} ms late"
         return f"the client read answers up to {delay}, against {tightest} bounds of {1e3 * bounds_s[tightest]:g} ms"
