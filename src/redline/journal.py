@@ -128,7 +128,8 @@ def _with_requests(stored: StoredTrial, directory: Path) -> Trial:
         return trial
     file = _requests_file(directory, trial.id)
     try:
-        with np.load(file, allow_pickle=False) as columns:
+        # From memory, since numpy leaves a damaged file open.
+        with np.load(io.BytesIO(file.read_bytes()), allow_pickle=False) as columns:
             records = Records.from_columns({name: columns[name] for name in columns.files})
     except FileNotFoundError as error:
         raise RedlineError(f"its requests file {file.name} is missing") from error

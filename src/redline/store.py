@@ -292,7 +292,7 @@ def _last_id(directory: Path, ids: frozenset[str]) -> int:
 def _file_name(name: str) -> str:
     """A name that any file system takes; other names never become the same one."""
     safe = _SAFE.sub("_", name).lstrip(".")[:_LONGEST_NAME]
-    return safe if safe == name else f"{safe}-{hashlib.sha256(name.encode(errors='replace')).hexdigest()[:8]}"
+    return safe if safe and safe == name else f"{safe}-{hashlib.sha256(name.encode(errors='replace')).hexdigest()[:8]}"
 
 
 def _started(trial: Trial) -> datetime:
