@@ -8,6 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from redline import plan
 from redline.codec import (
     attached_files,
     load_experiment,
@@ -162,6 +163,41 @@ def test_the_command_line_takes_the_place_of_keys_in_the_file(load):
     goal = load(search='by = "rate"\nmax_time = "4h"', options={"by": "concurrency", "loads": "1,2,4"}).goal
 
     assert Goal(by="concurrency", min_load=1, max_load=8_192, max_time_s=14_400.0, loads=(1, 2, 4)) == goal
+
+
+@pytest.mark.parametrize(
+    ("search", "options", "expected"),
+    [
+        ("min = 5\nmax = 9\nsustain = 60", {"loads": "1,2"}, Goal(loads=(1.0, 2.0))),
+        ("loads = [1, 2]", {"max": 9}, Goal(max_load=9.0)),
+        ("loads = [1, 2]", {"sustain": "1m"}, Goal(sustain_s=60.0)),
+    ],
+)
+def test_an_option_also_replaces_what_contradicts_it_in_the_file(load, search, options, expected):
+    assert expected == load(search=search, options=options).goal
+
+
+def test_a_file_without_its_secrets_describes_the_same_cases(load):
+    text = """
+        [server]
+        command = ["vllm", "serve", "--api-key", "sk-12345678", "Authorization: Bearer abcdefgh", "--token", "hf_12345678"]
+        stop_grace_s = 5
+        headers = { Authorization = "Bearer sk-12345678", "X-Api-Key" = 'sk-12345678' }
+        env = { HF_TOKEN = "hf_12345678", A = "b" }
+        [workload.chat]
+        preset = "chat"
+        [sla]
+        chat = ["p99_ttft_ms<=200"]
+        """
+    whole = load(text)
+    secrets = plan.secrets(whole)
+
+    without = load(plan.redact(text, secrets))
+
+    assert {"sk-12345678", "hf_12345678"} <= set(secrets)
+    assert plan.identity(whole).cases == plan.identity(without).cases
+    assert plan.identity(whole).commands == plan.identity(without).commands
+    assert {"Authorization": "***", "X-Api-Key": "***"} == without.servers[0].headers
 
 
 def test_a_server_that_runs_is_named_by_its_address(load):

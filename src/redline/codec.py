@@ -40,6 +40,12 @@ from redline.workloads import WORKLOAD_KEYS, workload_of
 TRIAL_SCHEMA = "redline.trial/1"
 ANSWER_SCHEMA = "redline.answer/1"
 
+_RANGE = ("min", "max", "sustain")
+_INSTEAD = {
+    "loads": _RANGE,
+    **dict.fromkeys(_RANGE, ("loads",)),
+}  # an option -> the keys of a file that it replaces too
+
 
 # ---- experiments -----------------------------------------------------------------------------------------------------
 
@@ -61,7 +67,8 @@ def load_experiment(path: Path, options: Mapping[str, object] | None = None) -> 
             del data["server"]["vary"]
     search = data.get("search", {})
     if options and isinstance(search, dict):
-        data["search"] = {**search, **options}
+        instead = {key for option in options for key in _INSTEAD.get(option, ())}
+        data["search"] = {**{key: value for key, value in search.items() if key not in instead}, **options}
     experiment = experiment_of(path.stem, data, problems)
     if experiment is None or problems:
         raise _told(problems, path, text, options or {})

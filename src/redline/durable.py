@@ -36,14 +36,17 @@ def append_line(path: Path, line: str) -> None:
     except OSError as error:
         raise cannot_write(path, error) from error
     try:
-        before = os.fstat(handle).st_size
+        before, whole = os.fstat(handle).st_size, False
         try:
             write_all(handle, line.encode() + b"\n")
             os.fsync(handle)
-        except OSError as error:
-            with suppress(OSError):
-                os.ftruncate(handle, before)
-            raise cannot_write(path, error) from error
+            whole = True
+        finally:
+            if not whole:  # a full disk, or an interrupt: the next line must not be added to half of this one
+                with suppress(OSError):
+                    os.ftruncate(handle, before)
+    except OSError as error:
+        raise cannot_write(path, error) from error
     finally:
         os.close(handle)
 

@@ -11,7 +11,7 @@ from urllib.parse import urlsplit
 from redline.commands import apply_parameters, fill, grid
 from redline.estimate import CaseEstimate, Estimate, estimate_of
 from redline.model import Case, CommandWorkload, Experiment, Job, ServerConfig, Trial, Variable, Workload
-from redline.redaction import literals, redact
+from redline.redaction import literals, literals_in, redact
 
 __all__ = [
     "CaseEstimate",
@@ -75,7 +75,8 @@ def identity(experiment: Experiment) -> Identity:
         cases={case.key: f"{case.server.name}, {case.workload.name}" for job in jobs(experiment) for case in job.cases},
         variable=experiment.goal.by,
         commands={
-            server.name: redact(server.command or server.start or (server.url or "",)) for server in experiment.servers
+            server.name: redact(server.command or server.start or (server.url or "",), _secrets(server))
+            for server in experiment.servers
         },
         secrets=secrets(experiment),
     )
@@ -91,31 +92,24 @@ def find_directory(server: ServerConfig, workload: Workload | CommandWorkload, b
 
 def secrets(experiment: Experiment) -> tuple[str, ...]:
     """The secrets that stand literally in the experiment: they are hidden wherever they turn up."""
-    found: list[str] = []
-    for server in experiment.servers:
-        found += [*literals(server.headers), *literals(server.env)]
-        for command in (server.command, server.start, server.stop, server.log):
-            found += _key_in_command(command or ())
-    return tuple(dict.fromkeys(found))
+    return tuple(dict.fromkeys(secret for server in experiment.servers for secret in _secrets(server)))
 
 
-def _key_in_command(command: Sequence[str]) -> tuple[str, ...]:
-    hidden = redact(list(command))
-    changed = [
-        (word.partition("=")[2] if other.partition("=")[2] == "***" else word)
-        for word, other in zip(command, hidden, strict=True)
-        if other.endswith("***") and other.count("***") == 1 and not other.startswith("http")
-    ]
-    return literals({f"{i}_api_key": word for i, word in enumerate(changed)})
+def _secrets(server: ServerConfig) -> list[str]:
+    commands = (server.command, server.start, server.stop, server.log)
+    in_commands = [secret for command in commands for secret in literals_in(command or ())]
+    return [*literals(server.headers), *literals(server.env), *in_commands]
 
 
 def _server_content(server: ServerConfig) -> dict[str, object]:
+    """What is hashed. Secrets are hidden as they are in what is stored, so that both have the same key."""
     if server.attached:
         return {"url": _same_url(server.url or ""), "model": server.model}
-    content: dict[str, object] = {"env": redact(dict(server.env)), "model": server.model}
+    hidden = _secrets(server)
+    content: dict[str, object] = {"env": redact(dict(server.env), hidden), "model": server.model}
     if server.command is not None:
-        return {**content, "command": redact(list(server.command))}
-    return {**content, "start": redact(list(server.start or ())), "url": _same_url(server.url or "")}
+        return {**content, "command": redact(list(server.command), hidden)}
+    return {**content, "start": redact(list(server.start or ()), hidden), "url": _same_url(server.url or "")}
 
 
 def _same_url(url: str) -> str:

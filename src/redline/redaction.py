@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
+from itertools import pairwise
 from typing import TypeVar, cast
 
 HIDDEN = "***"
@@ -33,6 +34,8 @@ _PATTERNS = tuple(
         r"(?P<keep>\b[a-z][a-z0-9+.-]*://[^\s/@:\"']*:)(?P<secret>[^\s/@\"']+)(?=@)",
     )
 )
+_KEY_OPTION = re.compile(r"--?api[-_]key", re.IGNORECASE)
+_SCHEME_BEFORE = re.compile(rf"^{_SCHEME}", re.IGNORECASE)
 _EMPTY = ("none", "null", "true", "false", HIDDEN)
 
 T = TypeVar("T")
@@ -56,11 +59,21 @@ def redact(value: T, secrets: Sequence[str] = ()) -> T:
 
 def literals(settings: Mapping[str, str]) -> tuple[str, ...]:
     """The values in headers or an environment that are secrets, without the scheme before them."""
-    found = []
-    for name, value in settings.items():
-        if _SECRET_NAME.fullmatch(name) and not _REFERENCE_ONLY.fullmatch(value.strip()):
-            found += [value, value.split()[-1]] if value.split() else []
-    return tuple(dict.fromkeys(secret for secret in found if len(secret) >= 6 and "${" not in secret))
+    named = (_SCHEME_BEFORE.sub("", value.strip()) for name, value in settings.items() if _SECRET_NAME.fullmatch(name))
+    return tuple(value for value in dict.fromkeys(named) if _worth_hiding(value))
+
+
+def literals_in(command: Sequence[str]) -> tuple[str, ...]:
+    """The secrets among a command's words."""
+    matches = (match for word in command for pattern in _PATTERNS for match in pattern.finditer(word))
+    found = [match["secret"] for match in matches]
+    found += [word for option, word in pairwise(command) if _KEY_OPTION.fullmatch(option)]
+    return tuple(value for value in dict.fromkeys(found) if _worth_hiding(value))
+
+
+def _worth_hiding(value: str) -> bool:
+    """Short ones would hide harmless text wherever it looks the same."""
+    return len(value) >= 6 and "${" not in value and value.lower() not in _EMPTY
 
 
 def _entry(key: object, entry: object, secrets: Sequence[str]) -> object:
@@ -78,7 +91,7 @@ def _words(values: Sequence[object], secrets: Sequence[str]) -> list[object]:
             result.append(value if _REFERENCE_ONLY.fullmatch(value) else HIDDEN)
         else:
             result.append(redact(value, secrets))
-        hide = isinstance(value, str) and re.fullmatch(r"--?api[-_]key", value, re.IGNORECASE) is not None
+        hide = isinstance(value, str) and _KEY_OPTION.fullmatch(value) is not None
     return result
 
 

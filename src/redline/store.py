@@ -149,8 +149,8 @@ def open_store(
         return
     if identity is None:
         raise ValueError("to write, say which experiment it is")
-    _refuse_strangers(directory)
     try:
+        _refuse_strangers(directory)
         directory.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise cannot_write(directory, error) from error
