@@ -180,7 +180,7 @@ def test_an_option_also_replaces_what_contradicts_it_in_the_file(load, search, o
 def test_a_file_without_its_secrets_describes_the_same_cases(load):
     text = """
         [server]
-        command = ["vllm", "serve", "--api-key", "sk-12345678", "Authorization: Bearer abcdefgh", "--token", "hf_12345678"]
+        command = ["v", "--api-key", "sk-12345678", "--h", "Authorization: Bearer abcdefgh", "--token", "hf_12345678"]
         stop_grace_s = 5
         headers = { Authorization = "Bearer sk-12345678", "X-Api-Key" = 'sk-12345678' }
         env = { HF_TOKEN = "hf_12345678", A = "b" }

@@ -161,8 +161,8 @@ def _assumptions(
     if goal.max_time_s is None:
         texts.append("there is no limit of time: set max_time to have one")
     texts.append(
-        f"with {budget:,} requests per case, a pass at {100 * goal.confidence:g}% confidence can be shown up to "
-        f"{_percentile(budget, goal.confidence, 1.0)} if requests were independent, and to "
+        f"the budget of {budget:,} requests per case can show a pass at {100 * goal.confidence:g}% confidence up to "
+        f"{_percentile(budget, goal.confidence, 1.0)} if requests were independent, and up to "
         f"{_percentile(budget, goal.confidence, PHI)} where {PHI:g} that queue together are worth one"
     )
     return tuple(texts)
