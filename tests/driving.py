@@ -85,6 +85,12 @@ class SimServer:
         with urllib.request.urlopen(f"{self.url}/health", timeout=5) as reply:
             return bool(reply.status == 200)
 
+    def in_flight(self) -> int:
+        """Requests that run or wait in it."""
+        with urllib.request.urlopen(f"{self.url}/metrics", timeout=5) as reply:
+            rows = [line.split() for line in reply.read().decode().splitlines() if not line.startswith("#")]
+        return sum(int(float(row[-1])) for row in rows if "num_requests" in row[0])
+
     @contextmanager
     def busy(self, tokens: int) -> Iterator[None]:
         """A request of somebody else is being answered, for so many tokens."""

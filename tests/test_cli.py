@@ -6,20 +6,7 @@ from pathlib import Path
 
 import pytest
 
-REPOSITORY = Path(__file__).parents[1]
-
-
-def redline(*argv: str, cwd: Path | None = None, env: dict[str, str] | None = None) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [sys.executable, "-m", "redline", *argv],
-        capture_output=True,
-        text=True,
-        stdin=subprocess.DEVNULL,
-        cwd=cwd,
-        env={**os.environ, **(env or {})},
-        timeout=60,
-        check=False,
-    )
+from driving import ENVIRONMENT, redline
 
 
 def _cpu_s(argv: list[str], env: dict[str, str]) -> float:
@@ -51,7 +38,11 @@ def test_help_loads_nothing_heavy(command: str) -> None:
     )
 
     done = subprocess.run(
-        [sys.executable, "-c", code, *command.split(), "--help"], capture_output=True, text=True, check=False
+        [sys.executable, "-c", code, *command.split(), "--help"],
+        capture_output=True,
+        text=True,
+        env=ENVIRONMENT,
+        check=False,
     )
 
     assert done.returncode == 0, done.stderr
@@ -64,7 +55,7 @@ def test_the_package_offers_find_run_and_open_experiment_and_imports_light() -> 
         "print(redline.find, redline.run, redline.open_experiment)"
     )
 
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=ENVIRONMENT, check=False)
 
     assert done.returncode == 0, done.stderr
 
@@ -83,8 +74,10 @@ def test_the_package_offers_find_run_and_open_experiment_and_imports_light() -> 
         (["sim-server", "--profile", "dmo"], "did you mean demo"),
     ],
 )
-def test_a_mistyped_command_line_ends_with_code_2_and_says_where_help_is(argv: list[str], words: str) -> None:
-    done = redline(*argv)
+def test_a_mistyped_command_line_ends_with_code_2_and_says_where_help_is(
+    argv: list[str], words: str, tmp_path: Path
+) -> None:
+    done = redline(*argv, cwd=tmp_path)
 
     assert done.returncode == 2
     assert words in done.stderr
@@ -93,14 +86,14 @@ def test_a_mistyped_command_line_ends_with_code_2_and_says_where_help_is(argv: l
 
 
 def test_no_command_at_all_shows_the_help(tmp_path: Path) -> None:
-    done = redline()
+    done = redline(cwd=tmp_path)
 
     assert done.returncode == 2
     assert "Usage: redline" in done.stderr
 
 
-def test_the_version_is_that_of_the_package() -> None:
-    assert redline("--version").stdout.startswith("redline 0.")
+def test_the_version_is_that_of_the_package(tmp_path: Path) -> None:
+    assert redline("--version", cwd=tmp_path).stdout.startswith("redline 0.")
 
 
 def test_a_server_elsewhere_is_not_driven_without_a_yes(tmp_path: Path) -> None:

@@ -81,20 +81,25 @@ def test_every_kind_of_evidence_has_its_sentence(changes: dict[str, object], wor
 
 
 @pytest.mark.parametrize(
-    ("outcome", "stats", "good", "words"),
+    ("outcome", "stats", "standing", "words"),
     [
-        (Stop(reason="full", at_s=60), {"p99_ttft_ms": 184.0}, True, "holds: p99_ttft_ms 184 ms of 200 ms"),
-        (Stop(reason="full", at_s=60), {"p99_ttft_ms": 240.0}, False, "too much: p99_ttft_ms 240 ms > 200 ms"),
-        (Stop(reason="over", at_s=9), {}, False, "too much: the queue grows"),
-        (Stop(reason="fail", at_s=9, criterion="p99_ttft_ms<=200"), {"p99_ttft_ms": 900.0}, False, "900 ms > 200 ms"),
-        (Stop(reason="fail", at_s=9, criterion="p99_ttft_ms<=200"), {}, False, "p99_ttft_ms<=200 is out of reach"),
-        (Stop(reason="budget", at_s=9), {}, None, "too early"),
+        (Stop(reason="full", at_s=60), {"p99_ttft_ms": 184.0}, "holds", "holds: p99_ttft_ms 184 ms of 200 ms"),
+        (Stop(reason="full", at_s=60), {"p99_ttft_ms": 240.0}, "too much", "too much: p99_ttft_ms 240 ms > 200 ms"),
+        (Stop(reason="over", at_s=9), {}, "too much", "too much: the queue grows"),
+        (
+            Stop(reason="fail", at_s=9, criterion="p99_ttft_ms<=200"),
+            {"p99_ttft_ms": 900.0},
+            "too much",
+            "900 ms > 200 ms",
+        ),
+        (Stop(reason="fail", at_s=9, criterion="p99_ttft_ms<=200"), {}, "too much", "p99_ttft_ms<=200 is out of reach"),
+        (Stop(reason="budget", at_s=9), {}, "open", "too early"),
     ],
 )
-def test_a_trial_says_what_came_of_it(outcome: Stop, stats: dict[str, float], good: bool | None, words: str) -> None:
-    verdict, text = wording.outcome_text(trial(Measured(stop=outcome, duration_s=60.0)), SLA, stats)
+def test_a_trial_says_what_came_of_it(outcome: Stop, stats: dict[str, float], standing: str, words: str) -> None:
+    found, text = wording.outcome_text(trial(Measured(stop=outcome, duration_s=60.0)), SLA, stats)
 
-    assert good is verdict
+    assert standing == found
     assert words in text
 
 
@@ -102,8 +107,8 @@ def test_a_broken_server_is_no_broken_sla() -> None:
     died = wording.outcome_text(trial(Failed(reason="exit code 9\nmore", server_died=True)), SLA, {})
     unusable = wording.outcome_text(trial(Invalid(reason="sent 40 % of what was due", cure="more cores")), SLA, {})
 
-    assert (None, "the server died: exit code 9") == died
-    assert (None, "not usable: sent 40 % of what was due (more cores)") == unusable
+    assert ("lost", "the server died: exit code 9") == died
+    assert ("lost", "not usable: sent 40 % of what was due (more cores)") == unusable
 
 
 def test_the_best_configuration_is_named_only_where_the_intervals_part() -> None:

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
+from typing import Literal, TypeAlias
 
 from redline.model import UNITS, Answer, Criterion, Failed, Invalid, Probe, Sla, Trial, Variable
 from redline.sla import met, ratio
+
+Standing: TypeAlias = Literal["holds", "too much", "open", "lost"]  # lost: it says nothing about the server
 
 _KINDS = {
     "scout": "a quick look",
@@ -77,28 +80,28 @@ def tightest(sla: Sla, stats: Mapping[str, float]) -> Criterion | None:
     return max(known, key=lambda c: ratio(c, stats[c.metric]), default=None)
 
 
-def outcome_text(trial: Trial, sla: Sla | None, stats: Mapping[str, float]) -> tuple[bool | None, str]:
-    """(met, broken or neither; why, in plain words)."""
+def outcome_text(trial: Trial, sla: Sla | None, stats: Mapping[str, float]) -> tuple[Standing, str]:
+    """How the trial stands to the SLA that asked for it, and why, in plain words."""
     outcome = trial.outcome
     if isinstance(outcome, Failed):
-        return None, f"{'the server died' if outcome.server_died else 'broke'}: {_first_line(outcome.reason)}"
+        return "lost", f"{'the server died' if outcome.server_died else 'broke'}: {_first_line(outcome.reason)}"
     if isinstance(outcome, Invalid):
-        return None, f"not usable: {_first_line(outcome.reason)}" + (f" ({outcome.cure})" if outcome.cure else "")
+        return "lost", f"not usable: {_first_line(outcome.reason)}" + (f" ({outcome.cure})" if outcome.cure else "")
     reason = outcome.stop.reason
     if reason == "over":
-        return False, f"too much: {outcome.stop.detail or 'the queue grows'}"
+        return "too much", f"too much: {outcome.stop.detail or 'the queue grows'}"
     if reason == "fail":
-        return False, f"too much: {_failed_on(outcome.stop.criterion, outcome.stop.detail, sla, stats)}"
+        return "too much", f"too much: {_failed_on(outcome.stop.criterion, outcome.stop.detail, sla, stats)}"
     if sla is None:
-        return None, "measured"
+        return "open", "measured"
     criterion = tightest(sla, stats)
     if criterion is None:
-        return None, "cut short, too early to say" if reason == "budget" else "measured"
+        return "open", "cut short, too early to say" if reason == "budget" else "measured"
     broken = [c for c in sla.criteria if c.metric in stats and not met(c, stats[c.metric])]
     words = criterion_text(criterion, stats[criterion.metric])
     if reason == "budget":
-        return None, f"ended by the budget: {words}"
-    return (False, f"too much: {words}") if broken else (True, f"holds: {words}")
+        return "open", f"ended by the budget: {words}"
+    return ("too much", f"too much: {words}") if broken else ("holds", f"holds: {words}")
 
 
 def _failed_on(text: str | None, detail: str, sla: Sla | None, stats: Mapping[str, float]) -> str:

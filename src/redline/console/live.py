@@ -158,23 +158,23 @@ class Console:
         return f"{about}: {answer.evidence}, {load} ({wording.interval_text(answer)})"
 
     def _trial_line(self, trial: Trial) -> Text:
-        met, why = self._outcome(trial)
-        style = {True: "green", False: "red", None: "yellow"}[met]
+        standing, why = self._outcome(trial)
+        style = {"holds": "green", "too much": "red", "open": "cyan", "lost": "yellow"}[standing]
         took = wording.duration(trial.outcome.duration_s)
-        line = Text("  ").append(_sign(self._err, met), style)
+        line = Text("  ").append(_sign(self._err, standing), style)
         line.append(f" trial {self._trial_number:<3} ")
         line.append(f"{wording.load_text(trial.probe.load, trial.probe.by):<22} ", "bold")
         line.append(f"{wording.kind_text(trial.probe)}, {took}: ", "dim")
         line.append(why, style)
         return line.append(_count(trial), "dim")
 
-    def _outcome(self, trial: Trial) -> tuple[bool | None, str]:
+    def _outcome(self, trial: Trial) -> tuple[wording.Standing, str]:
         sla = self._asking(trial.probe.asked_by)
         if sla is None or not isinstance(trial.outcome, Measured):
             return wording.outcome_text(trial, sla, {})
         good, why = usable(trial, sla)
         if not good:
-            return None, f"not usable: {why}"
+            return "lost", f"not usable: {why}"
         judged = {c.criterion.metric: c.stat for c in judge(trial, sla, self._confidence).criteria}
         return wording.outcome_text(trial, sla, judged or self._last_stats)
 
@@ -241,9 +241,9 @@ def _unicode(screen: Screen) -> bool:
     return not screen.options.ascii_only
 
 
-def _sign(screen: Screen, met: bool | None) -> str:
-    signs = {True: "✓", False: "✗", None: "!"} if _unicode(screen) else {True: "+", False: "x", None: "!"}
-    return signs[met]
+def _sign(screen: Screen, standing: wording.Standing) -> str:
+    signs = "✓✗·!" if _unicode(screen) else "+x.!"
+    return dict(zip(("holds", "too much", "open", "lost"), signs, strict=True))[standing]
 
 
 def _traffic(progress: Progress) -> str:
