@@ -10,7 +10,6 @@ from datetime import UTC, datetime
 
 import numpy as np
 
-from redline.hopeless import why_hopeless
 from redline.lab import Lab, Subject
 from redline.model import (
     Answer,
@@ -40,7 +39,7 @@ from redline.model import (
 )
 from redline.records import Records
 
-_DEATHS = 3  # the search answers after the second; this many end a case whatever it says
+_DEATHS = 2  # of the server in one case: it is started again once
 _IDLE_S = 60.0
 _STATS_SHARE = 0.05  # of the time at most goes into statistics for the eye
 
@@ -51,7 +50,6 @@ class _Search:
 
     case: Case
     evidence: list[Trial]
-    known: int = 0  # trials of earlier runs
     answers: list[Answer] | None = None
     deaths: int = 0  # of the server in its trials, in this run
 
@@ -75,11 +73,7 @@ def run_job(
     it died often enough. Raises UsageError, and what `emit` raises (a full disk ends the run).
     """
     run = _Run(experiment=experiment, lab=lab, emit=emit)
-    known = [list(history.get(case.key, ())) for case in job.cases]
-    searches = [
-        _Search(case=case, evidence=evidence, known=len(evidence))
-        for case, evidence in zip(job.cases, known, strict=True)
-    ]
+    searches = [_Search(case=case, evidence=list(history.get(case.key, ()))) for case in job.cases]
     while unanswered := [search for search in searches if _next(run, search)]:
         _serve(run, job, unanswered)
     return [answer for search in searches for answer in search.answers or ()]
@@ -111,6 +105,7 @@ def _measure_case(run: _Run, search: _Search, subject: Subject) -> bool:
     with ExitStack() as stack:
         try:
             session = stack.enter_context(run.lab.open_session(subject.endpoint, search.case))
+            subject.warm_up(session)
         except UsageError:
             raise
         except RedlineError as error:
@@ -119,15 +114,12 @@ def _measure_case(run: _Run, search: _Search, subject: Subject) -> bool:
                 return True
             _died(run, search, f"{error}\n{subject.log_tail()}".rstrip())
             return False
-        subject.warm_up(session)
         while step := _next(run, search):
             trial = _measure(run, search, (subject, session), step)
             search.evidence.append(trial)
-            if isinstance(trial.outcome, Failed) and trial.outcome.server_died:
+            if _server_died(trial):
                 _died(run, search, None)
                 return False
-            if reason := why_hopeless(search.evidence[search.known :], run.experiment.goal.min_load):
-                _give_up(run, search, None, reason)
     return True
 
 
@@ -235,6 +227,7 @@ def _settle_limit_s(evidence: Sequence[Trial]) -> float:
 
 
 def _died(run: _Run, search: _Search, error: str | None) -> None:
+    """Once is bad luck; the search says so too, but sees only deaths in trials."""
     search.deaths += 1
     if search.deaths >= _DEATHS:
         _give_up(run, search, "crashed", error)
@@ -257,11 +250,22 @@ def _next(run: _Run, search: _Search) -> tuple[Sla, Probe] | None:
 def _give_up(run: _Run, search: _Search, evidence: EvidenceClass | None, error: str | None) -> None:
     """Answer with what is known, because no more can be measured."""
     why = {"crashed": "the server died", "not_started": "the server did not start"}.get(evidence or "", "error")
-    answers = [run.lab.answer_now(tuple(search.evidence), sla, run.experiment.goal, why) for sla in run.experiment.slas]
+    seen = tuple(search.evidence)
+    answers = [run.lab.answer_now(seen, sla, run.experiment.goal, why) for sla in run.experiment.slas]
     if evidence is not None:
-        limiting = "server exited" if evidence == "crashed" else None
-        answers = [replace(answer, evidence=evidence, limiting=limiting) for answer in answers]
-    _finish(run, search, [replace(answer, error=error) for answer in answers])
+        answers = [_as(answer, evidence, seen) for answer in answers]
+    _finish(run, search, [replace(answer, error=error or answer.error) for answer in answers])
+
+
+def _as(answer: Answer, evidence: EvidenceClass, trials: Sequence[Trial]) -> Answer:
+    if evidence != "crashed":
+        return replace(answer, evidence=evidence)
+    high = min((trial.probe.load for trial in trials if _server_died(trial)), default=answer.high)
+    return replace(answer, evidence=evidence, limiting="server exited", high=high)
+
+
+def _server_died(trial: Trial) -> bool:
+    return isinstance(trial.outcome, Failed) and trial.outcome.server_died
 
 
 def _finish(run: _Run, search: _Search, answers: Sequence[Answer]) -> None:
@@ -281,6 +285,6 @@ def _finish(run: _Run, search: _Search, answers: Sequence[Answer]) -> None:
 
 
 def _last_words(evidence: Sequence[Trial]) -> str | None:
-    """Of the server that died last."""
-    deaths = [t.outcome for t in evidence if isinstance(t.outcome, Failed) and t.outcome.server_died]
-    return f"{deaths[-1].reason}\n{deaths[-1].log_tail}".rstrip() if deaths else None
+    """Of the server that died, or of whatever broke last."""
+    said = [f"{t.outcome.reason}\n{t.outcome.log_tail}".rstrip() for t in evidence if isinstance(t.outcome, Failed)]
+    return said[-1] if said else None
