@@ -213,27 +213,25 @@ class _Launched:
 
     def stop(self) -> None:
         """End it; what does not end is told, and keeps its marker for the next run."""
-        if self.group is None:
+        with process.shielded():
+            if self.group is not None:
+                if self.config.stop:
+                    self._run_stop(self.config.stop)
+                try:
+                    process.stop(self.group, self.config.stop_grace_s)
+                except RedlineError as error:
+                    self.warn(str(error))
+                    return
             self.note(None)
-            return
-        if self.config.stop:
-            self._run_stop(self.config.stop)
+
+    def _run_stop(self, argv: Sequence[str]) -> None:
         try:
-            process.stop(self.group, self.config.stop_grace_s)
+            stopping = process.start(argv, env=self.env, log=_fresh(self.log_dir, "stop"))
         except RedlineError as error:
             self.warn(str(error))
             return
-        self.note(None)
-
-    def _run_stop(self, argv: Sequence[str]) -> None:
-        with process.shielded():
-            try:
-                stopping = process.start(argv, env=self.env, log=_fresh(self.log_dir, "stop"))
-            except RedlineError as error:
-                self.warn(str(error))
-                return
-            code = process.wait(stopping, self.config.stop_grace_s + _STOP_COMMAND_S)
-            process.stop(stopping, 1.0)
+        code = process.wait(stopping, self.config.stop_grace_s + _STOP_COMMAND_S)
+        process.stop(stopping, 1.0)
         if code != 0:
             how = "did not end" if code is None else f"exited with {_code(code)}"
             self.warn(f"stop command {how}: {shlex.join(argv)}\n{process.tail(stopping.log)}".rstrip())
