@@ -7,6 +7,7 @@ import io
 import json
 import shlex
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from datetime import datetime
 from pathlib import Path
@@ -106,15 +107,14 @@ class Opened:
         return "\n  ".join(["not answered yet:", *lines, self._how_to_measure(new)]) if lines else ""
 
     def _how_to_measure(self, new: Sequence[Sla]) -> str:
-        runs = self.environment.get("runs") or [{}]
-        words = [str(word) for word in runs[-1].get("command", [])]
-        if len(words) > 2 and words[1] in ("find", "run"):
-            command = [word for word in words[1:] if word != "--again"]
-            if words[1] == "find":
+        for run in reversed(self.environment.get("runs") or ()):
+            command = [str(word) for word in run.get("command", [])[1:] if word != "--again"]
+            if command[:1] == ["find"]:
                 more = [part for sla in new for part in ("--sla", _text(sla))]
                 return f"to measure only that: {shlex.join(['redline', *command, *more, *self._out(command)])}"
-            add = "put the SLA into the experiment's file, and then " if new else ""
-            return f"to measure only that: {add}{shlex.join(['redline', *command, *self._out(command)])}"
+            if command[:1] == ["run"]:
+                add = "put the SLA into the experiment's file, and then " if new else ""
+                return f"to measure only that: {add}{shlex.join(['redline', *command, *self._out(command)])}"
         return "run the same command or call again, with this SLA, to measure only that"
 
     def _out(self, command: Sequence[str]) -> list[str]:
@@ -177,8 +177,11 @@ def all_listed(experiment: Experiment, trials: Mapping[str, Sequence[Trial]]) ->
 
 
 def _text(sla: Sla) -> str:
-    criteria = ", ".join(criterion.text for criterion in sla.criteria if not criterion.default)
-    return criteria if sla.name == criteria else f"{sla.name}: {criteria}"
+    """What --sla takes for it; one without a name of its own is named by its text."""
+    with suppress(UsageError):
+        if parse_sla(sla.name).criteria == sla.criteria:
+            return sla.name
+    return f"{sla.name}: " + ", ".join(criterion.text for criterion in sla.criteria if not criterion.default)
 
 
 def _verdict(trial: Trial, judgement: Judgement) -> dict[str, object]:

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from driving import ENVIRONMENT, SimServer, redline, redline_here
+from driving import ENVIRONMENT, SimServer, redline_here
 from redline import proctable
 from waiting import gone, until
 
@@ -123,24 +123,22 @@ def test_killed_at_any_moment_the_same_command_goes_on_and_repeats_no_finished_t
             kept = driver.lines()
             assert not gone(int(str(left["pid"])))
 
-        last = redline(*RUN, cwd=experiment)
+        monkeypatch.chdir(experiment)
+        code, last, err = redline_here(RUN, capsys)
 
-        assert last.returncode == 4, last.stderr
-        assert f"stopped the server that an earlier run had left behind (process {left['pid']})" in last.stderr
-        assert f"continuing with {len(kept)} trial" in last.stderr
+        assert code == 4, err
+        assert f"stopped the server that an earlier run had left behind (process {left['pid']})" in err
+        assert f"continuing with {len(kept)} trial" in err
         assert gone(int(str(left["pid"])))
         assert foreign.answers()
     lines = driver.lines()
     assert kept == lines[: len(kept)]
     probes = [(json.loads(line)["case"], json.loads(line)["probe"]["load"]) for line in lines]
     assert 4 == len(set(probes)) == len(probes)
-    assert (
-        json.loads(last.stdout)["answers"]
-        == json.loads(redline("show", "kept", "--json", cwd=experiment).stdout)["answers"]
-    )
-    again = redline(*RUN, cwd=experiment)
-    assert "nothing was left to measure: answered from kept" in again.stderr
-    assert json.loads(last.stdout) == json.loads(again.stdout)
+    assert (4, last) == redline_here(("show", "kept", "--json"), capsys)[:2]
+    code, out, err = redline_here(RUN, capsys)
+    assert (4, last) == (code, out)
+    assert "nothing was left to measure: answered from kept" in err
 
 
 def _alone(session: int) -> bool:
@@ -148,7 +146,10 @@ def _alone(session: int) -> bool:
     return not [process for process in proctable.table() if process.session == session and not process.zombie]
 
 
-def test_a_process_that_got_the_number_of_the_lost_server_is_not_signalled(experiment: Path) -> None:
+def test_a_process_that_got_the_number_of_the_lost_server_is_not_signalled(
+    experiment: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(experiment)
     with Driver(experiment, *RUN) as driver:
         until(lambda: ready(driver), 60)
     left = driver.marker()
@@ -162,12 +163,15 @@ def test_a_process_that_got_the_number_of_the_lost_server_is_not_signalled(exper
 
             assert gone(int(str(left["pid"])))  # found by what its environment carries
             assert foreign.answers()
+            third = redline_here(RUN, capsys)
+            assert (1, "") == third[:2]
+            assert f"kept is in use by process {second.process.pid}" in third[2]
             second.process.send_signal(signal.SIGTERM)
             assert second.process.wait(10) == 130
         assert foreign.answers()
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGHUP])
 def test_a_stop_ends_the_load_within_a_second_and_the_server_soon_after(
     experiment: Path, number: signal.Signals
 ) -> None:
@@ -214,19 +218,3 @@ def test_after_a_stop_nothing_runs_on_the_server_and_the_printed_command_continu
             until(lambda: "continuing with 2 trials from kept-2" in second.said(), 30)
             second.process.send_signal(signal.SIGINT)
             assert second.process.wait(10) == 130
-
-
-def test_two_drivers_do_not_write_in_one_directory(
-    experiment: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    monkeypatch.chdir(experiment)
-    with Driver(experiment, *RUN) as driver:
-        until(lambda: starting(driver), 60)
-
-        code, out, err = redline_here(RUN, capsys)
-
-        assert (1, "") == (code, out)
-        assert f"kept is in use by process {driver.process.pid}" in err
-        assert "--out" in err
-        driver.process.send_signal(signal.SIGINT)
-        assert driver.process.wait(15) == 130
