@@ -27,7 +27,7 @@ class Response:
         "_complete",
         "_data",
         "_event",
-        "_feeding",
+        "_events_seen",
         "_framed",
         "_held",
         "_now_ns",
@@ -65,10 +65,11 @@ class Response:
         self.gaps_us: array[int] = array("i")
         self.tokens_in = self.tokens_out = -1  # from usage
         self._now_ns = 0
-        self._complete = self._stream = self._framed = self._feeding = self._skip_newline = False
+        self._complete = self._stream = self._framed = self._skip_newline = False
         self._held = b""  # an unfinished line
         self._data: bytes | None = None  # of the unfinished event
         self._event = b""
+        self._events_seen = False
         self._body = bytearray()
         self._parser: Any = httptools.HttpResponseParser(self)
 
@@ -122,7 +123,7 @@ class Response:
             return Status.FAILED, self.broken
         if self.code >= 300:
             return Status.FAILED, f"HTTP {self.code}: redirected to {self.headers.get('location', 'nowhere')}"
-        if not self._stream:
+        if not self._stream or not (self._events_seen or self._said_stream()):
             return Status.FAILED, self._not_a_stream()
         if self.finish in ("error", "abort"):
             return Status.FAILED, f"finish_reason: {self.finish}"
@@ -135,7 +136,7 @@ class Response:
     @property
     def streamed(self) -> bool:
         """Whether the answer was an event stream."""
-        return self._stream
+        return self._stream and (self._events_seen or self._said_stream())
 
     @property
     def body(self) -> bytes:
@@ -155,7 +156,7 @@ class Response:
         self.code = self._parser.get_status_code()
         self._framed = "content-length" in self.headers or "transfer-encoding" in self.headers
         kind = self.headers.get("content-type", "")
-        self._stream = self.code == 200 and kind.startswith("text/event-stream")
+        self._stream = self.code == 200 and "json" not in kind  # some servers forget to say that it is one
         if self.headers.get("content-encoding", "identity") != "identity":
             self._break(f"compressed ({self.headers['content-encoding']}) although Accept-Encoding was identity")
 
@@ -220,6 +221,7 @@ class Response:
             self._line(b"")
 
     def _take(self, data: bytes) -> None:
+        self._events_seen = True
         if data == b"[DONE]":
             self.done = True
             return
@@ -272,6 +274,9 @@ class Response:
         if not self.received:
             return "the server closed the connection without an answer"
         return "the server closed the connection early"
+
+    def _said_stream(self) -> bool:
+        return self.headers.get("content-type", "").startswith("text/event-stream")
 
     def _words(self) -> str:
         try:

@@ -172,7 +172,9 @@ class Trial:
                 return
             self._advance_due()
             self._late.add((now_ns - due_ns) // 1_000)
-            self._launch(due_ns)
+            # A user is ready when it starts; only an open loop has a schedule to be late for. This keeps requests
+            # of a closed loop in order of their times too.
+            self._launch(now_ns if self._closed_loop else due_ns)
         if not self._over:
             self._timer.set(self._next_due_ns)
 
