@@ -15,5 +15,6 @@ def __getattr__(name: str) -> object:
     if name in __all__:
         from redline import api
 
-        return getattr(api, name)
+        globals().update({public: getattr(api, public) for public in __all__})
+        return globals()[name]
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any, TypedDict, Unpack
 from urllib.parse import urlsplit
 
+import redline
 from redline import process
 from redline.address import is_local
 from redline.ask import expand, headers_of
@@ -327,3 +328,7 @@ def _history(store: Store, prepared: Prepared, starts: Mapping[str, str], tell: 
 
 def _host(url: str) -> str:
     return urlsplit(url if "://" in url else f"//{url}").hostname or ""
+
+
+# Importing the module redline.run has bound it in the package, where `redline.run` is to be this function.
+vars(redline)["run"] = run

@@ -84,7 +84,7 @@ def identity(experiment: Experiment) -> Identity:
 
 def find_directory(server: ServerConfig, workload: Workload | CommandWorkload, by: Variable) -> str:
     """Where `find` keeps its results unless told otherwise: one directory for each question to one server."""
-    host = urlsplit(server.url or "").hostname or "server"
+    host = urlsplit(_same_url(server.url or "")).hostname or "server"
     safe = "".join(char if char.isalnum() or char in ".-" else "_" for char in host).strip(".") or "server"
     content = {**_server_content(server), "workload": _workload_content(workload), "by": by}
     return f"redline-results/{safe}-{_digest(content)[:8]}"
