@@ -1,3 +1,4 @@
+import os
 import socket
 import sys
 import time
@@ -11,6 +12,7 @@ from redline.idle import Stillness, requests_in
 from redline.model import Endpoint, Measured, Outcome, Probe, RedlineError, ServerConfig, Stop, UsageError, Watch
 from redline.process import Marker
 from redline.readiness import listing
+from redline.released import gpu_memory_mib, wait_until_released
 from redline.server import attach, free_port, launch
 from tiny_server import SCRIPT, TinyServer, tiny_server
 from waiting import gone, number_in
@@ -440,6 +442,30 @@ def test_a_port_is_filled_in_everywhere() -> None:
 def test_a_command_without_a_port_is_a_usage_error() -> None:
     with pytest.raises(UsageError, match="does not say on which port"):
         address.resolve(ServerConfig(name="s", command=("docker", "run", "-p", "8000:8000")))
+
+
+# ---- what a server held ----------------------------------------------------------------------------------------------
+
+
+def test_a_port_that_stays_in_use_after_a_stop_is_a_warning(tiny: TinyServer) -> None:
+    assert f"port {tiny.server_port} is still in use by pid" in str(wait_until_released(tiny.url, (), limit_s=0.2))
+    assert wait_until_released(f"http://127.0.0.1:{free_port()}", ()) is None
+
+
+def test_memory_of_the_gpus_must_come_back_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    tool = tmp_path / "nvidia-smi"
+    tool.write_text(f"#!/bin/sh\ncat {tmp_path}/used\n")
+    tool.chmod(0o755)
+    monkeypatch.setenv("PATH", str(tmp_path), prepend=os.pathsep)
+    free = f"http://127.0.0.1:{free_port()}"
+
+    (tmp_path / "used").write_text("10\n70000\n")
+    assert (10, 70_000) == gpu_memory_mib()
+    assert "GPU 1 still has 69000 MiB more in use" in str(wait_until_released(free, (10, 1000), limit_s=0.0))
+    (tmp_path / "used").write_text("10\n1400\n")
+    assert wait_until_released(free, (10, 1000), limit_s=0.0) is None
+    (tmp_path / "used").write_text("No devices were found\n")
+    assert () == gpu_memory_mib()
 
 
 # ---- servers that are no foreground process --------------------------------------------------------------------------

@@ -149,8 +149,9 @@ def stop_left_behind(marker: Marker, grace_s: float = 10.0) -> tuple[int, ...]:
     """
     with shielded():
         if marker.stop:
-            with suppress(OSError):
-                subprocess.run(marker.stop, stdin=subprocess.DEVNULL, capture_output=True, check=False)
+            with suppress(OSError, subprocess.TimeoutExpired):
+                limit_s = grace_s + _AFTER_KILL_S
+                subprocess.run(marker.stop, stdin=subprocess.DEVNULL, capture_output=True, check=False, timeout=limit_s)
         return _end(lambda: _members(marker, held=False), grace_s)
 
 

@@ -26,15 +26,14 @@ def gpu_memory_mib() -> tuple[int, ...]:
         return ()
 
 
-def wait_until_released(url: str, memory_before_mib: Sequence[int]) -> str | None:
-    """Wait until the port is free and GPU memory is back where it was; after 60 s, a warning."""
-    deadline, missing = time.monotonic() + _LIMIT_S, ""
-    while time.monotonic() < deadline:
-        missing = _missing(url, memory_before_mib)
-        if not missing:
-            return None
+def wait_until_released(url: str, memory_before_mib: Sequence[int], limit_s: float = _LIMIT_S) -> str | None:
+    """Wait until the port is free and GPU memory is back where it was; after `limit_s`, a warning."""
+    deadline = time.monotonic() + limit_s
+    while missing := _missing(url, memory_before_mib):
+        if time.monotonic() >= deadline:
+            return f"{missing}, {limit_s:g} s after the server was stopped; the next server may not start"
         time.sleep(_PAUSE_S)
-    return f"{missing}, {_LIMIT_S:.0f} s after the server was stopped; the next server may not start"
+    return None
 
 
 def _missing(url: str, memory_before_mib: Sequence[int]) -> str:

@@ -14,7 +14,7 @@ from redline import address, process, readiness
 from redline.address import free_port as free_port  # part of this module's interface
 from redline.ask import NoReplyError, ask, expand, headers_of
 from redline.idle import Stillness
-from redline.model import Endpoint, Interrupted, RedlineError, ServerConfig, Session, UsageError
+from redline.model import Endpoint, RedlineError, ServerConfig, Session, UsageError
 from redline.process import Group, Marker
 from redline.released import gpu_memory_mib, wait_until_released
 from redline.warmup import warm_up
@@ -159,7 +159,7 @@ def launch(
         )
         server.warnings += _several_models(config, served.models)
         yield server
-    except Interrupted:
+    except KeyboardInterrupt:
         hurried = True
         raise
     finally:
