@@ -54,7 +54,7 @@ def cli() -> None:
     """
 
 
-@cli.command()
+@cli.command(short_help="What does a server that runs carry?")
 @click.argument("url")
 @SLA
 @SEARCH
@@ -90,7 +90,7 @@ def find(state: State, /, url: str, slas: tuple[str, ...], yes: bool, **given: A
     return _carry_out(state, prepared, given)
 
 
-@cli.command()
+@cli.command(short_help="Launch, search and compare configurations.")
 @click.argument("experiment", type=click.Path(path_type=Path))
 @SEARCH
 @OUTPUT
@@ -104,7 +104,7 @@ def run(state: State, /, experiment: Path, **given: Any) -> int:
     return _carry_out(state, prepared, given)
 
 
-@cli.command()
+@cli.command(short_help="What would run, and about how long.")
 @click.argument("experiment", type=click.Path(path_type=Path))
 @SEARCH
 @click.option("--out", type=click.Path(path_type=Path), metavar="DIR", help="Where the results are, or would be.")
@@ -122,7 +122,7 @@ def plan(experiment: Path, out: Path | None, **given: Any) -> int:
     return 0
 
 
-@cli.command()
+@cli.command(short_help="Answers again, for any SLA, from what is stored.")
 @click.argument("directory", type=click.Path(path_type=Path))
 @SLA
 @click.option("--json", "as_json", is_flag=True, help="The answer as JSON (schema redline.answer/1) on stdout.")
@@ -145,7 +145,7 @@ def show(directory: Path, slas: tuple[str, ...], as_json: bool, trial: str | Non
     return _deliver(result, as_json, opened, opened.slas(slas))
 
 
-@cli.command()
+@cli.command(short_help="Answers and what they rest on, as a page.")
 @click.argument("directory", type=click.Path(path_type=Path))
 @click.option("-o", "--output", type=click.Path(path_type=Path), metavar="FILE", help="Default: report.html in it.")
 def report(directory: Path, output: Path | None) -> int:
@@ -182,7 +182,7 @@ def _report_data(opened: Opened) -> ReportData:
     )
 
 
-@cli.command()
+@cli.command(short_help="The main job on a simulated server.")
 @click.option("--out", type=click.Path(path_type=Path), metavar="DIR", help="Default: redline-demo.")
 @click.option("--again", is_flag=True, help="Start anew in a new directory instead of continuing.")
 @click.option("--json", "as_json", is_flag=True, help="The answers as JSON, with the true capacity in each.")
@@ -204,6 +204,7 @@ def demo(state: State, /, out: Path | None, again: bool, as_json: bool, quiet: b
 
 @cli.command(
     "sim-server",
+    short_help="The simulated LLM server, over HTTP.",
     context_settings={"ignore_unknown_options": True, "allow_extra_args": True},
     options_metavar="[OPTIONS] [--FIELD VALUE]...",
 )

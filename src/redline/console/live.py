@@ -104,7 +104,7 @@ class Console:
                 if not server.attached:
                     self.say(f"{server.name or 'server'}: starting")
             case ServerReady(server=server, endpoint=endpoint, took_s=took_s):
-                self._now(f"{server.name or 'the server'} is ready")
+                self._now("checking what the server takes")
                 ready = "answers" if server.attached else f"ready after {wording.duration(took_s)}"
                 self.say(f"{server.name or 'server'}: {ready} at {endpoint.url}, model {endpoint.model}")
             case ServerStopped(server=server):
