@@ -71,7 +71,7 @@ def test_an_edge_is_a_sentence_to_repeat() -> None:
         ({"evidence": "client_limited", "high": None}, "the load generator gave out"),
         (
             {"evidence": "crashed", "capacity": None, "low": None, "high": 20.0},
-            "the server died at 20 requests/s, twice",
+            "the server died at 20 requests/s",
         ),
         ({"evidence": "not_started", "error": "port taken\nsecond line"}, "never became ready: port taken"),
     ],

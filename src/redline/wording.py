@@ -161,7 +161,7 @@ def sentence(answer: Answer, *, several: bool = False) -> str:
             return f"{who}: the load generator gave out before the server did. {_so_far(answer, unit)}"
         case "crashed":
             at = f" at {number(answer.high)} {unit}" if answer.high is not None else ""
-            return f"{who}: the server died{at}, twice. {_so_far(answer, unit)}"
+            return f"{who}: the server died{at}. {_so_far(answer, unit)}"
         case "not_started":
             return f"{who} never became ready: {_first_line(answer.error or 'no reason given')}"
 

@@ -15,7 +15,7 @@ _WORDS: Mapping[EvidenceClass, str] = {
     "none": "the SLA does not hold even at the lowest load",
     "undecided": "the budget ended before the precision was reached; low and high are what is believed so far",
     "client_limited": "the load generator gave out before the server did",
-    "crashed": "the server died, twice, at a load no lower than this",
+    "crashed": "the server died at a load no lower than this",
     "not_started": "the configuration never became ready",
 }
 _SOUND = ("edge", "floor")
