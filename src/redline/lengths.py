@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import math
 import zlib
+from statistics import NormalDist  # scipy.special would double the load worker's start and memory
 from typing import Literal
 
 import numpy as np
-from scipy.special import ndtri
 
 from redline.model import Lengths
 from redline.records import Ints
 
+_INVERSE = NormalDist().inv_cdf
 _WORDS = 4  # Philox gives four 64-bit words per step of its counter
 
 
@@ -33,5 +34,6 @@ def sample(
     raw = np.random.Philox(key=key, counter=[start // _WORDS, 0, 0, 0]).random_raw(count + skip)[skip:]
     uniform = ((raw >> np.uint64(11)).astype(np.float64) + 0.5) * 2.0**-53
     variance = math.log1p(lengths.cv**2)
-    tokens = np.exp(math.log(lengths.mean) - variance / 2 + math.sqrt(variance) * ndtri(uniform))
+    normal = np.array([_INVERSE(u) for u in uniform.tolist()])
+    tokens = np.exp(math.log(lengths.mean) - variance / 2 + math.sqrt(variance) * normal)
     return np.clip(np.rint(tokens), lengths.low, lengths.high).astype(np.int32)
