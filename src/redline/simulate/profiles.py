@@ -53,11 +53,6 @@ class Profile:
     seed: int = 0  # of an HTTP server; a virtual trial brings its own
     faults: Faults = field(default_factory=Faults)
 
-    @property
-    def varies(self) -> bool:
-        """Does the speed change while it runs?"""
-        return self.drift_per_s != 0 or (self.cold_factor != 0 and self.cold_s > 0)
-
 
 _ALL = (
     Profile(
