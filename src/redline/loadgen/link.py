@@ -46,6 +46,11 @@ class Link:
                 start_new_session=True,  # Ctrl-C is the driver's to handle
             )
 
+    @property
+    def pid(self) -> int:
+        """Of the worker."""
+        return self._process.pid
+
     def send(self, kind: str, header: wire.Header, columns: dict[str, bytes] | None = None) -> None:
         try:
             self._socket.settimeout(SILENCE_S)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections import deque
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, replace
@@ -173,7 +174,7 @@ def fitting(tokens_in: int, tokens_asked: int, limit: int | None) -> tuple[int, 
     """The lengths, cut so that prompt and output fit the context: first the prompt, to no less than half the room."""
     if limit is None or room(tokens_in) + tokens_asked <= limit:
         return tokens_in, tokens_asked
-    tokens_asked = max(1, min(tokens_asked, limit - min(int(room(tokens_in)), limit // 2)))
+    tokens_asked = max(1, min(tokens_asked, limit - min(math.ceil(room(tokens_in)), limit // 2)))
     return max(1, int((limit - tokens_asked - _SLACK_TOKENS) / (1 + _SLACK_SHARE))), tokens_asked
 
 

@@ -43,6 +43,11 @@ class LoadSession:
         """What the user should hear with the answer; grows as trials show more."""
         return tuple(self._warnings)
 
+    @property
+    def worker_pid(self) -> int | None:
+        """Of the load worker, while there is one."""
+        return None if self._worker is None else self._worker.pid
+
     def prepare(self) -> None:
         """Start the worker and learn what the server takes. RedlineError where it cannot be measured."""
         try:

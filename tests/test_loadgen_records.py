@@ -1,0 +1,145 @@
+"""From the worker's reports to records and evidence: nothing lost, everything in order."""
+
+import math
+from array import array
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from redline.loadgen.collect import Collector
+from redline.loadgen.evidence import evidence_of, offered
+from redline.loadgen.stamps import Histogram, Stamps
+from redline.loadgen.trial import COLUMNS
+from redline.loadgen.wire import Decoder, encode
+from redline.model import ClientEvidence
+from redline.records import Records, Status
+
+
+@given(
+    st.lists(st.tuples(st.text(max_size=5), st.dictionaries(st.text(max_size=3), st.binary(max_size=40)))), st.data()
+)
+def test_messages_survive_any_split(sent, data):
+    wire = b"".join(encode(kind, {"n": n}, columns) for n, (kind, columns) in enumerate(sent))
+    cuts = sorted(data.draw(st.lists(st.integers(0, len(wire)), max_size=6)))
+    decoder = Decoder()
+    got = [said for a, b in zip([0, *cuts], [*cuts, len(wire)], strict=True) for said in decoder.feed(wire[a:b])]
+
+    assert [(kind, n) for n, (kind, _) in enumerate(sent)] == [(said.kind, said.header["n"]) for said in got]
+    assert [{k: v for k, v in columns.items() if v} for _, columns in sent] == [dict(said.columns) for said in got]
+
+
+def rows(requests, prefix):
+    """Columns of (number, gaps, status)."""
+    columns = {name: array(kind) for name, kind in COLUMNS.items()}
+    for number, gaps, status in requests:
+        columns["i"].append(number)
+        for name in ("scheduled_s", "sent_s", "first_s"):
+            columns[name].append(float(number))
+        columns["end_s"].append(math.nan if status is Status.RUNNING else number + 0.5)
+        for name in ("tokens_in", "tokens_out", "tokens_asked"):
+            columns[name].append(number)
+        columns["status"].append(status)
+        columns["gap_count"].append(len(gaps))
+        columns["gaps_us"].extend(gaps)
+    return {f"{prefix}.{name}": column.tobytes() for name, column in columns.items()}
+
+
+@settings(max_examples=100, deadline=None)
+@given(st.permutations(range(12)), st.lists(st.integers(0, 12), max_size=4), st.randoms())
+def test_records_are_in_order_and_complete_whenever_requests_end(order, ticks, random):
+    gaps = {i: [100 * i + k for k in range(random.randrange(4))] for i in range(12)}
+    collector, done = Collector(), 0
+    for tick in [*sorted(ticks), 12]:
+        ended, running = order[done:tick], order[tick:]
+        done = tick
+        finished = rows([(i, gaps[i], Status.OK) for i in ended], "done")
+        collector.add(finished | rows([(i, gaps[i][:1], Status.RUNNING) for i in running], "live"))
+        records = collector.records(float(tick))
+
+        running = set(running)
+        expected = [gaps[i][:1] if i in running else gaps[i] for i in range(12)]
+        assert list(range(12)) == records.scheduled_s.tolist() == records.tokens_in.tolist()
+        assert [i in running for i in range(12)] == records.running.tolist()
+        assert [gap for own in expected for gap in own] == records.gaps_us.tolist()
+        assert np.cumsum([0, *map(len, expected)]).tolist() == records.gap_offsets.tolist()
+
+
+def test_no_reports_are_no_requests():
+    records = Collector().records(1.0)
+
+    assert (len(records), records.gap_offsets.tolist()) == (0, [0])
+
+
+@given(st.lists(st.integers(-5, 10**10), min_size=1), st.floats(0, 1))
+def test_a_histogram_is_close_to_the_samples(samples, q):
+    histogram = Histogram()
+    for sample in samples:
+        histogram.add(sample)
+
+    exact = float(np.quantile(np.maximum(samples, 0), q, method="inverted_cdf"))
+    assert len(samples) == histogram.total()
+    assert histogram.quantile_us(q) == pytest.approx(exact, rel=0.04)
+
+
+def test_a_histogram_knows_what_lies_above():
+    histogram = Histogram()
+    for sample in range(100):
+        histogram.add(sample)
+
+    assert histogram.share_over(49) == pytest.approx(0.5)
+    assert Histogram().share_over(1) == 0.0
+
+
+def test_stamps_of_a_wall_clock_that_was_set_are_not_believed():
+    stamps, now_ns = Stamps(), 10**15
+    far = [(1, 35, (12345).to_bytes(8, "little") + bytes(8))]
+
+    assert now_ns == stamps.arrived_ns(far, now_ns) == stamps.arrived_ns([], now_ns)
+    assert stamps.from_kernel == 0
+
+
+def evidence(late_us=(), delays_us=(), gaps_us=(), **more) -> ClientEvidence:
+    late, delays = Histogram(), Histogram()
+    for us in late_us:
+        late.add(us)
+    for us in delays_us:
+        delays.add(us)
+    facts = {"late": late.counts, "read_delays": delays.counts, "kernel_stamps": True, "cpu_share": 0.1}
+    facts |= {"due": 100, "sent": 100, "involuntary_switches": 3, "without_usage": 0, "errors": {"x": 1}}
+    none = np.zeros(0)
+    records = Records(
+        observed_s=1.0,
+        **dict.fromkeys(("scheduled_s", "sent_s", "first_s", "end_s"), none),
+        **{name: none.astype(np.int32) for name in ("tokens_in", "tokens_out", "tokens_asked")},
+        status=none.astype(np.uint8),
+        gaps_us=np.array(gaps_us, np.int32),
+    )
+    return evidence_of({**facts, **more}, records)
+
+
+def test_reads_later_than_half_a_gap_are_merged():
+    client = evidence(delays_us=[10] * 95 + [9_000] * 5, gaps_us=[0, 0, 0, 0, 10_000, 10_000])
+
+    assert client.merged_reads == pytest.approx(0.05)
+    assert client.read_delay_p99_s == pytest.approx(0.009, rel=0.04)
+    assert evidence(delays_us=[9_000]).merged_reads == 0.0
+
+
+def test_lateness_is_told_by_quantiles():
+    client = evidence(late_us=[20] * 98 + [5_000] * 2)
+
+    assert (client.late_p50_s, client.late_p99_s) == (pytest.approx(2e-5), pytest.approx(5e-3, rel=0.04))
+
+
+@pytest.mark.parametrize(
+    ("due", "sent", "expected"), [(100, 100, True), (100, 90, True), (100, 89, False), (9, 1, True)]
+)
+def test_a_load_that_was_not_offered_is_no_evidence(due, sent, expected):
+    assert expected is offered(evidence(due=due, sent=sent))
+
+
+def test_tokens_counted_as_events_are_said():
+    assert evidence().tokens_from_usage
+    assert not evidence(without_usage=1).tokens_from_usage
