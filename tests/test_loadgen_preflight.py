@@ -48,6 +48,7 @@ class FakeServer:
     usage: str = "stream"  # stream, plain or none
     models: dict[str, Any] | None = None
     vocabulary: int = 100_000
+    late: bool = False  # finds unknown token ids when the stream has begun
     always: Reply | None = None
     asked: list[dict[str, Any]] = field(default_factory=list)
 
@@ -66,7 +67,8 @@ class FakeServer:
                 return reply(400, words=f"HTTP 400: {words}")
         prompt = request.get("prompt") or request["messages"][0]["content"]
         if isinstance(prompt, list) and max(prompt) >= self.vocabulary:
-            return reply(400, words="HTTP 400: out of vocabulary")
+            said = "out of vocabulary"
+            return reply(ok=False, words=said, broken=said) if self.late else reply(400, words=f"HTTP 400: {said}")
         tokens_in = len(prompt) if isinstance(prompt, list) else 2 * len(prompt.split()) + 10
         if not request["stream"]:
             counts = {"prompt_tokens": tokens_in} if self.usage == "plain" else {}
@@ -176,6 +178,19 @@ def test_prompts_of_preflight_are_never_the_same():
 @pytest.mark.parametrize(("vocabulary", "ids"), [(100_000, (1_000, 30_000)), (2_000, (300, 1_900)), (256, (100, 250))])
 def test_token_ids_stay_within_the_vocabulary(vocabulary, ids):
     assert ids == learn(FakeServer(vocabulary=vocabulary), IDS).shape.ids
+
+
+def test_a_server_that_finds_unknown_ids_only_in_the_stream_is_asked_for_lower_ones():
+    server = FakeServer(vocabulary=2_000, late=True)  # as vLLM 0.32 does
+
+    assert learn(server, IDS).shape.ids == (300, 1_900)
+
+
+def test_a_small_context_is_not_exceeded_by_learning():
+    server = FakeServer(models={"id": "m", "max_model_len": 128})
+    learn(server, Workload(name="w", prompt=Lengths(mean=40), output=Lengths(mean=9)))
+
+    assert max(2 * len(request["messages"][0]["content"].split()) + 10 for request in server.asked) < 128 - 9
 
 
 def test_a_server_without_token_ids_says_so():

@@ -16,7 +16,7 @@ from redline.loadgen.payload import PATHS, Payloads, Shape, Target, pieces, room
 from redline.model import JsonValue, RedlineError, UsageError, Workload
 
 _WORDS, _ASKED = 8, 8  # of the first request
-_MOST_WORDS = 2_048  # of the one that learns tokens per word
+_LEAST_WORDS, _MOST_WORDS = 128, 2_048  # of the one that learns tokens per word
 _ID_RANGES = ((1_000, 30_000), (300, 1_900), (100, 250))  # above the special tokens of most vocabularies
 _BAD_REQUEST = (400, 422)
 _SAMPLE = 2_000  # requests over which the share that must be cut is estimated
@@ -196,11 +196,11 @@ def _ids(learning: _Learning) -> tuple[int, int]:
     for low, high in _ID_RANGES:
         plain = Shape(ids=(high - 32, high), min_tokens=False, ignore_eos=False, include_usage=False)
         reply = learning.send(plain, _WORDS, 1)
-        if reply.code == 200 and reply.streamed:
+        if reply.code == 200 and reply.streamed and not reply.broken:
             return low, high
         first = first or reply
     assert first is not None  # there are ranges
-    if first.code in (*_BAD_REQUEST, 500):
+    if first.code in (*_BAD_REQUEST, 200, 500):  # 200: vLLM opens the stream, and then says that an id is unknown
         url = learning.target.origin + learning.path
         raise RedlineError(f'POST {url} takes no token ids as a prompt: {first.words}; use prompt_kind = "text"')
     raise learning.refused(first)
@@ -269,9 +269,10 @@ def _calibrated(learning: _Learning, shape: Shape, first: Reply) -> Shape:
     """With the tokens of a word and of the chat template, from two prompts of different length."""
     if shape.ids is not None:
         return replace(shape, tokens_per_word=1.0, extra_tokens=0.0)
-    words = min(max(pieces(shape, round(learning.workload.prompt.mean)), 4 * _WORDS), _MOST_WORDS)
+    words = min(max(pieces(shape, round(learning.workload.prompt.mean)), _LEAST_WORDS), _MOST_WORDS)
     if shape.context_limit is not None:
-        words = max(min(words, shape.context_limit // 4), 2 * _WORDS)
+        a_word = max(first.tokens_in, _WORDS) / _WORDS  # with its share of the template, so rather too much
+        words = max(min(words, int(shape.context_limit / 2 / a_word)), 2 * _WORDS)
     short, long = _prompt_tokens(learning, shape, _WORDS, first), _prompt_tokens(learning, shape, words, None)
     per_word = (long - short) / (words - _WORDS)
     if short < 0 or long < 0 or not 0.2 < per_word < 50:
