@@ -3,9 +3,12 @@
 import json
 import os
 import resource
+import select
 import subprocess
 import sys
+import tempfile
 import threading
+import time
 import urllib.request
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -17,10 +20,9 @@ import pytest
 from redline.cli import main
 
 BIN = Path(sys.executable).parent
-ENVIRONMENT = {
-    **os.environ,
-    "PATH": f"{BIN}{os.pathsep}{os.environ['PATH']}",
-}  # where `redline` is, for commands in files
+ENVIRONMENT = {**os.environ, "PATH": f"{BIN}{os.pathsep}{os.environ['PATH']}"}  # with `redline` on it
+if ENVIRONMENT.pop("PYTHONDONTWRITEBYTECODE", None):  # or each of many processes would compile everything again
+    ENVIRONMENT["PYTHONPYCACHEPREFIX"] = str(Path(tempfile.gettempdir()) / f"redline-pycache-{os.getuid()}")
 
 
 def redline(
@@ -51,6 +53,16 @@ def redline_here(argv: Sequence[str], capsys: pytest.CaptureFixture[str]) -> tup
     out, err = capsys.readouterr()
     assert isinstance(end.value.code, int)
     return end.value.code, out, err
+
+
+def read_until(descriptor: int, text: bytes, deadline_s: float = 20.0) -> bytes:
+    """What a terminal shows, up to this text."""
+    seen, deadline = b"", time.monotonic() + deadline_s
+    while text not in seen:
+        ready, _, _ = select.select([descriptor], [], [], max(0.0, deadline - time.monotonic()))
+        assert ready, seen.decode(errors="replace")
+        seen += os.read(descriptor, 65536)
+    return seen
 
 
 class SimServer:

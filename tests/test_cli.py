@@ -1,4 +1,5 @@
 import os
+import pty
 import resource
 import subprocess
 import sys
@@ -6,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from driving import ENVIRONMENT, redline
+from driving import ENVIRONMENT, read_until, redline
 
 
 def _cpu_s(argv: list[str], env: dict[str, str]) -> float:
@@ -105,3 +106,24 @@ def test_a_server_elsewhere_is_not_driven_without_a_yes(tmp_path: Path) -> None:
     assert "50 requests/s" in done.stderr
     assert "--yes" in done.stderr
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_question_on_the_terminal_can_be_answered_with_no(tmp_path: Path) -> None:
+    master, slave = pty.openpty()
+    command = ["find", "http://192.0.2.1:8000", "--sla", "p99_ttft_ms<=200", "--out", "kept"]
+    with subprocess.Popen(
+        [sys.executable, "-m", "redline", *command],
+        stdin=slave,
+        stdout=slave,
+        stderr=slave,
+        cwd=tmp_path,
+        env=ENVIRONMENT,
+    ) as process:
+        os.close(slave)
+        asked = read_until(master, b"Go on? [y/N]")
+        os.write(master, b"n\n")
+        assert 130 == process.wait(20)
+    os.close(master)
+
+    assert b"beyond its limit" in asked
+    assert [] == list(tmp_path.iterdir())

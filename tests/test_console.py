@@ -1,15 +1,14 @@
 import os
 import pty
-import select
 import subprocess
 import sys
-import time
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 
+from driving import ENVIRONMENT, read_until
 from redline.console import Console
 from redline.model import (
     Answer,
@@ -37,7 +36,7 @@ from redline.model import (
 from redline.records import Records, Status
 from redline.sla import parse_sla
 
-REPOSITORY = Path(__file__).parents[1]
+TESTS = Path(__file__).parent
 SLA = parse_sla("chat: p90_ttft_ms<=200, p90_tpot_ms<=50")
 SERVER = ServerConfig(name="max_num_seqs=64", command=("serve",))
 WORKLOAD = Workload(name="[chat]", prompt=Lengths(mean=100), output=Lengths(mean=10))
@@ -198,12 +197,10 @@ def test_a_narrow_terminal_gets_blocks_that_fit(
 
 
 def test_an_ascii_terminal_gets_ascii_signs(monkeypatch: pytest.MonkeyPatch) -> None:
-    code = "import tests.test_console as t; t.play(t.Console(), t.EVENTS); t.Console().answers([t.ANSWER])"
-    environment = {**os.environ, "PYTHONIOENCODING": "ascii:strict"}
+    code = "import test_console as t; t.play(t.Console(), t.EVENTS); t.Console().answers([t.ANSWER])"
+    environment = {**ENVIRONMENT, "PYTHONIOENCODING": "ascii:strict"}
 
-    done = subprocess.run(
-        [sys.executable, "-c", code], capture_output=True, env=environment, cwd=REPOSITORY, check=False
-    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, env=environment, cwd=TESTS, check=False)
 
     assert done.returncode == 0, done.stderr.decode()
     assert b"+ trial 3" in done.stderr
@@ -212,7 +209,7 @@ def test_an_ascii_terminal_gets_ascii_signs(monkeypatch: pytest.MonkeyPatch) -> 
 @pytest.mark.parametrize("colour", [True, False])
 def test_on_a_terminal_progress_is_live_and_goes_away(colour: bool) -> None:
     code = (
-        "import tests.test_console as t, sys\n"
+        "import test_console as t, sys\n"
         "console = t.Console(); console.begin(t.EXPERIMENT)\n"
         "with console:\n"
         "    for event in t.EVENTS[:4]: console.on_event(event)\n"
@@ -220,32 +217,23 @@ def test_on_a_terminal_progress_is_live_and_goes_away(colour: bool) -> None:
         "    for event in t.EVENTS[4:]: console.on_event(event)\n"
         "console.answers([t.ANSWER])\n"
     )
-    environment = {**os.environ, "TERM": "xterm-256color", "COLUMNS": "120"}
+    environment = {**ENVIRONMENT, "TERM": "xterm-256color", "COLUMNS": "120"}
     environment.pop("NO_COLOR", None)
     if not colour:
         environment["NO_COLOR"] = "1"
     master, slave = pty.openpty()
     with subprocess.Popen(
-        [sys.executable, "-c", code], stdin=subprocess.PIPE, stdout=slave, stderr=slave, env=environment, cwd=REPOSITORY
+        [sys.executable, "-c", code], stdin=subprocess.PIPE, stdout=slave, stderr=slave, env=environment, cwd=TESTS
     ) as process:
         os.close(slave)
-        live = _read_until(master, b"412 sent, 398 finished, 2 failed")
+        live = read_until(master, b"412 sent, 398 finished, 2 failed")
         assert process.stdin is not None
         process.stdin.write(b"\n")
         process.stdin.close()
-        rest = _read_until(master, b"This server carries 12.1 requests/s")
+        rest = read_until(master, b"This server carries 12.1 requests/s")
     os.close(master)
 
     assert b"184 ms" in live
     assert b"<= 200 ms" in live
     assert "✓".encode() in rest
     assert colour is (b"\x1b[32m" in live + rest)
-
-
-def _read_until(descriptor: int, text: bytes, deadline_s: float = 20.0) -> bytes:
-    seen, deadline = b"", time.monotonic() + deadline_s
-    while text not in seen:
-        ready, _, _ = select.select([descriptor], [], [], max(0.0, deadline - time.monotonic()))
-        assert ready, seen.decode(errors="replace")
-        seen += os.read(descriptor, 65536)
-    return seen
