@@ -16,7 +16,7 @@ Variable: TypeAlias = Literal["rate", "concurrency"]
 ProbeKind: TypeAlias = Literal["scout", "main", "confirm", "hold", "list"]
 EvidenceClass: TypeAlias = Literal["edge", "floor", "none", "undecided", "client_limited", "crashed", "not_started"]
 Verdict: TypeAlias = Literal["pass", "fail", "undecided"]
-JsonValue: TypeAlias = "str | int | float | bool | None | Sequence[JsonValue] | Mapping[str, JsonValue]"
+JsonValue: TypeAlias = "str | int | float | bool | Sequence[JsonValue] | Mapping[str, JsonValue] | None"
 
 UNITS: Mapping[Variable, str] = {"rate": "requests/s", "concurrency": "requests in flight"}
 LOAD_LIMITS: Mapping[Variable, tuple[float, float]] = {"rate": (0.01, 100_000.0), "concurrency": (1.0, 8_192.0)}
@@ -96,7 +96,7 @@ class CommandWorkload:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class ServerConfig:
-    """One launch command after its parameters are applied, or the address of a server that runs (`command` and `start` None).
+    """One launch command after its parameters are applied, or the address of a server that runs.
 
     `${NAME}` in `env` and `headers` stays unexpanded here and in everything stored; server.py expands it when used.
     """
@@ -104,7 +104,7 @@ class ServerConfig:
     name: str
     parameters: Mapping[str, JsonValue] = field(default_factory=dict)
     command: tuple[str, ...] | None = None  # may hold {port}
-    start: tuple[str, ...] | None = None  # a server that is no foreground process: these start, stop it and print its log
+    start: tuple[str, ...] | None = None  # no foreground process: these start it, stop it and print its log
     stop: tuple[str, ...] | None = None
     log: tuple[str, ...] | None = None
     url: str | None = None
