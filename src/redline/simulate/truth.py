@@ -73,8 +73,10 @@ def true_capacity(
     if good == 0.0 or math.isinf(bad):
         return Truth(capacity=bad if good else 0.0, error=0.0)
     requests, runs = (_FIRST if by == "rate" else max(_FIRST, 40 * int(good))), _RUNS
+    known: dict[float, _Point] = {}  # whole loads of which it is clear on which side they are
     while True:
-        truth = (_whole if by == "concurrency" else _root)(at(requests, runs), good, bad)
+        measure = at(requests, runs)
+        truth = _whole(measure, good, bad, known) if by == "concurrency" else _root(measure, good, bad)
         if truth.error <= precision or requests * runs >= _MOST or truth.capacity == 0.0:
             break
         good = bad = truth.capacity
@@ -140,14 +142,13 @@ def _root(at: Callable[[float], _Point], good: float, bad: float) -> Truth:
     return Truth(capacity=math.exp(centre + off), error=error, limiting=points[2].criterion)
 
 
-def _whole(at: Callable[[float], _Point], good: float, bad: float) -> Truth:
-    """The largest whole load that holds."""
-    points: dict[float, _Point] = {}
+def _whole(at: Callable[[float], _Point], good: float, bad: float, known: dict[float, _Point]) -> Truth:
+    """The largest whole load that holds. Measures what is not in `known`, and leaves there what is clear."""
 
     def broken(load: float) -> bool:
-        if load not in points:
-            points[load] = at(load)
-        return points[load].excess > 0
+        if load not in known:
+            known[load] = at(load)
+        return known[load].excess > 0
 
     aside = max(1.0, float(round(0.03 * good)))
     low, high = max(good - aside, 1.0), bad + aside
@@ -158,11 +159,14 @@ def _whole(at: Callable[[float], _Point], good: float, bad: float) -> Truth:
     while high - low > 1:
         middle = (low + high) // 2
         low, high = (low, middle) if broken(middle) else (middle, high)
+    limiting = known[high].criterion
+    unsure = [load for load, point in known.items() if abs(point.excess) < 2 * point.error]
+    for load in unsure:
+        del known[load]
     if low == 0:
-        return Truth(capacity=0.0, error=0.0, limiting=points[high].criterion)
-    unsure = [load for load, point in points.items() if abs(point.excess) < 2 * point.error]
+        return Truth(capacity=0.0, error=0.0, limiting=limiting)
     error = max((abs(load - low) + (load <= low) for load in unsure), default=0.0) / low
-    return Truth(capacity=low, error=error, limiting=points[high].criterion)
+    return Truth(capacity=low, error=error, limiting=limiting)
 
 
 def _measured(profile: Profile, workload: Workload, criteria: Sequence[Criterion], probe: Probe, runs: int) -> _Point:
