@@ -3,11 +3,13 @@ import pty
 import resource
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
 
 import pytest
 
-from driving import ENVIRONMENT, read_until, redline
+from driving import ENVIRONMENT, read_until, redline, redline_here
+from redline import api
 
 
 def _cpu_s(argv: list[str], env: dict[str, str]) -> float:
@@ -127,3 +129,42 @@ def test_a_question_on_the_terminal_can_be_answered_with_no(tmp_path: Path) -> N
 
     assert b"beyond its limit" in asked
     assert [] == list(tmp_path.iterdir())
+
+
+def test_a_bug_is_one_paragraph_and_its_traceback_is_in_a_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def broken(directory: Path) -> None:
+        raise ZeroDivisionError("no trials")
+
+    monkeypatch.setattr(api, "open_experiment", broken)
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+
+    code, out, err = redline_here(("show", "somewhere"), capsys)
+
+    assert (1, "") == (code, out)
+    assert "this is a bug in Redline: ZeroDivisionError: no trials; please report it" in err
+    assert "Traceback" not in err
+    (log,) = tmp_path.iterdir()
+    assert str(log) in err
+    assert "Traceback" in log.read_text()
+
+
+def test_an_interrupt_prints_the_command_that_continues_without_its_secrets(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def interrupted(*given: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(api, "carry_out", interrupted)
+    command = ("find", "localhost:1", "--sla", "p90_ttft_ms<=5", "--header", "Authorization: Bearer xyz")
+
+    code, out, err = redline_here((*command, "--out", str(tmp_path)), capsys)
+
+    assert (130, "") == (code, out)
+    assert f"kept in {tmp_path}. To continue (put what is hidden as *** back in):" in err
+    assert "xyz" not in err
+    assert (
+        f"  redline find localhost:1 --sla 'p90_ttft_ms<=5' --header 'Authorization: Bearer ***' --out {tmp_path}"
+        in err
+    )

@@ -120,4 +120,5 @@ def test_the_best_configuration_is_named_only_where_the_intervals_part() -> None
     )
     assert "too near to call" in wording.best_text([EDGE, near])
     assert wording.best_text([EDGE]) == ""
+    assert wording.best_text([EDGE, replace(more, evidence="client_limited")]) == ""
     assert wording.best_text([EDGE, replace(more, sla="batch")]) == ""

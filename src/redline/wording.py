@@ -183,15 +183,16 @@ def listed_text(answer: Answer, *, several: bool = False) -> str:
 
 
 def best_text(answers: Sequence[Answer]) -> str:
-    """Which configuration carries most, where several answer one question; empty where the comparison says nothing."""
-    known = sorted((a for a in answers if a.capacity is not None), key=lambda a: -(a.capacity or 0.0))
-    if len(known) < 2 or len({(a.workload, a.sla, a.variable) for a in answers}) != 1:
+    """Which configuration carries most, where several answer one question; empty where that is not known."""
+    if len({(a.workload, a.sla, a.variable) for a in answers}) != 1:
         return ""
-    first, second = known[0], known[1]
-    if not first.capacity or not second.capacity:
+    if any(a.evidence in ("undecided", "client_limited") for a in answers):
         return ""
-    ratio = first.capacity / second.capacity
-    text = f"{first.server} carries most: {load_text(first.capacity, first.variable)}"
+    known = sorted(((a.capacity, a) for a in answers if a.capacity), key=lambda pair: -pair[0])
+    if len(known) < 2:
+        return ""
+    (most, first), (next_most, second) = known[:2]
+    text = f"{first.server} carries most: {load_text(most, first.variable)}"
     if second.high is None or first.low is None or first.low <= second.high:
         return f"{text}; {second.server} is too near to call, since the intervals overlap."
-    return f"{text}, {number(ratio)} times as much as {second.server}."
+    return f"{text}, {number(most / next_most)} times as much as {second.server}."

@@ -70,10 +70,14 @@ def _complain(message: str, code: int) -> int:
 def _stopped(state: State) -> int:
     directory = state.directory
     if directory is None or not directory.is_dir():
-        click.echo("\nstopped; nothing was measured", err=True)
+        click.echo("\nstopped", err=True)
         return _INTERRUPTED
-    command = shlex.join(["redline", *state.argv])
-    click.echo(f"\nstopped; the finished trials are kept in {directory}. To continue:\n{_INDENT}{command}", err=True)
+    from redline.redaction import redact
+
+    argv = redact(state.argv)
+    hidden = " (put what is hidden as *** back in)" if argv != state.argv else ""
+    kept = f"\nstopped; the finished trials are kept in {directory}. To continue{hidden}:"
+    click.echo(f"{kept}\n{_INDENT}{shlex.join(['redline', *argv])}", err=True)
     return _INTERRUPTED
 
 
