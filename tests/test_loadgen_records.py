@@ -10,8 +10,8 @@ from hypothesis import strategies as st
 
 from redline.loadgen.collect import Collector
 from redline.loadgen.evidence import evidence_of, offered
+from redline.loadgen.flights import COLUMNS
 from redline.loadgen.stamps import Histogram, Stamps
-from redline.loadgen.trial import COLUMNS
 from redline.loadgen.wire import Decoder, encode
 from redline.model import ClientEvidence
 from redline.records import Records, Status

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import select
 import socket
 import subprocess
 import sys
@@ -38,7 +39,7 @@ class Link:
         )
         with theirs:
             self._process = subprocess.Popen(
-                [sys.executable, "-m", "redline.loadgen.worker", str(theirs.fileno())],
+                [sys.executable, "-P", "-m", "redline.loadgen.worker", str(theirs.fileno())],
                 stdin=subprocess.DEVNULL,
                 stdout=self._log,
                 stderr=self._log,
@@ -73,6 +74,10 @@ class Link:
                 raise WorkerGoneError(self._last_words())
             self._received += self._decoder.feed(data)
         return self._received.pop(0)
+
+    def has_more(self) -> bool:
+        """Whether another message has begun to arrive."""
+        return bool(self._received or select.select([self._socket], [], [], 0)[0])
 
     def ask(self, method: str, path: str, body: bytes | None) -> Reply:
         """One request outside of any trial, sent by the worker."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import struct
 from hashlib import blake2b
 
 import numpy as np
@@ -22,6 +23,7 @@ left leg letter life light line lion list little live long love low machine make
 """
 _WORDS = _TEXT.split()  # common enough to be one token each in most vocabularies
 _POOL = 65_536  # pieces of text from which every prompt is cut
+_TWO_BYTES = struct.Struct("<8H")
 _HEAD = 8  # pieces at the start that belong to one request alone
 
 
@@ -46,7 +48,7 @@ class Prompts:
     def text(self, i: int, pieces: int) -> str:
         """`pieces` words, or token ids with commas between."""
         digest = blake2b(b"%d:%d" % (self._seed, i), digest_size=24).digest()
-        head = [self._piece(digest, k) for k in range(min(pieces, _HEAD))]
+        head = self._head(digest)[:pieces]
         parts = [self._joint.join(head)]
         left, start = pieces - len(head), int.from_bytes(digest[16:20]) % _POOL
         while left > 0:
@@ -55,6 +57,8 @@ class Prompts:
             left, start = left - (end - start), 0
         return self._joint.join(parts)
 
-    def _piece(self, digest: bytes, k: int) -> str:
-        drawn = int.from_bytes(digest[2 * k : 2 * k + 2])
-        return str(self._ids[0] + drawn % (self._ids[1] - self._ids[0])) if self._ids else _WORDS[drawn % len(_WORDS)]
+    def _head(self, digest: bytes) -> list[str]:
+        if self._ids is None:
+            return [_WORDS[byte] for byte in digest[:_HEAD]]
+        low, high = self._ids
+        return [str(low + drawn % (high - low)) for drawn in _TWO_BYTES.unpack_from(digest)]

@@ -15,7 +15,7 @@ import numpy as np
 from redline.loadgen.collect import Collector
 from redline.loadgen.evidence import evidence_of, offered
 from redline.loadgen.link import SILENCE_S, Link, WorkerGoneError
-from redline.loadgen.payload import target_of, to_json
+from redline.loadgen.payload import message, target_of, to_json
 from redline.loadgen.preflight import Preflight, preflight
 from redline.loadgen.trial import TrialSpec
 from redline.model import Endpoint, Invalid, JsonValue, Measured, Outcome, Probe, RedlineError, Stop, Watch, Workload
@@ -33,6 +33,7 @@ class LoadSession:
     def __init__(self, endpoint: Endpoint, workload: Workload, log: Path | None) -> None:
         self._endpoint, self._workload, self._log = endpoint, workload, log
         self._target = target_of(endpoint)
+        message(self._target, "GET", "/")  # headers that cannot be sent are an error here, not in the worker
         self._worker: Link | None = None
         self._warnings: list[str] = []
         self._preflight: Preflight | None = None
@@ -120,7 +121,7 @@ class LoadSession:
             now_s = said.header["now_s"]
             if said.kind == "ended":
                 return _outcome(said.header, collector.records(now_s), stop)
-            if stop is None:
+            if stop is None and not worker.has_more():  # a watch that takes longer than a second sees the latest only
                 stop = watch(collector.records(now_s))
                 if stop is not None:
                     worker.send("stop", {})

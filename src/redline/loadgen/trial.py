@@ -1,4 +1,4 @@
-"""One trial in the load worker: sends each request when it is due, and keeps what became of it as columns."""
+"""One trial in the load worker: each request is sent when it is due, whatever happened to those before."""
 
 from __future__ import annotations
 
@@ -6,16 +6,15 @@ import asyncio
 import math
 import resource
 import time
-from array import array
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from itertools import chain, takewhile
-from typing import Any, Literal
+from typing import Any
 
 from redline import arrivals
 from redline.loadgen.conn import Exchange
-from redline.loadgen.parse import Response
+from redline.loadgen.flights import Flight, Rows, named
 from redline.loadgen.payload import Payloads, Planned
 from redline.loadgen.pool import Pool
 from redline.loadgen.sources import describe
@@ -31,25 +30,11 @@ _NEVER_NS = 1 << 62
 _AT_ONCE = 128  # requests sent before the loop reads again
 _BEAT_NS = 10_000_000  # how often the loop's lag is looked at where the kernel stamps no reads
 _PAUSE_S = 0.1  # of a closed-loop user after a failure, so that a server that refuses is not hammered
-_LINGER_NS = 1_000_000_000  # how long after [DONE] the HTTP message may stay open
 _AHEAD, _AHEAD_BYTES, _AHEAD_MIN = 256, 1_048_576, 4  # requests that are built before they are due
 _SLICE_NS = 300_000  # of building at a time, so that reads do not wait
+_WARM = 32  # connections opened ahead for an open loop
 _TEXTS = 20  # different failures that are told apart
 _LIVE_GAPS = 500_000  # gaps of unfinished requests beyond this number are sent only at the end
-
-COLUMNS: dict[str, Literal["q", "d", "i", "B"]] = {
-    "i": "q",
-    "scheduled_s": "d",
-    "sent_s": "d",
-    "first_s": "d",
-    "end_s": "d",
-    "tokens_in": "i",
-    "tokens_out": "i",
-    "tokens_asked": "i",
-    "status": "B",
-    "gap_count": "i",
-    "gaps_us": "i",
-}
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -64,17 +49,7 @@ class TrialSpec:
     max_requests: int | None
 
 
-class Flight(Exchange):
-    """A request that was due, until it has ended."""
-
-    __slots__ = ("deadline_ns", "plan", "scheduled_ns")
-
-    def __init__(self, plan: Planned, scheduled_ns: int, deadline_ns: int, ended: Callable[[Flight], None]) -> None:
-        super().__init__(plan.payload, ended)
-        self.plan, self.scheduled_ns, self.deadline_ns = plan, scheduled_ns, deadline_ns
-
-
-class Trial:
+class Run:
     """Runs from `start` until `stop`, or until its budget is spent; `report` gets a header and columns each second."""
 
     def __init__(
@@ -95,7 +70,7 @@ class Trial:
         self._ready_bytes = 0
         self._refilling = self._over = self._full = False
         self._in_flight: dict[int, Flight] = {}
-        self._rows: dict[str, array[Any]] = _empty()
+        self._ended_rows = Rows()
         self._due_count = self._sent_count = 0
         self._late = Histogram()
         self._errors: dict[str, int] = {}
@@ -137,9 +112,9 @@ class Trial:
             self._beat.close()
         in_flight = self._in_flight
         self._in_flight = {}
-        rows = _empty()
+        rows = Rows()
         for flight in in_flight.values():
-            self._add(rows, flight, Status.RUNNING, math.nan)
+            rows.add(flight, self._t0_ns)
         for flight in in_flight.values():
             flight.ended = _ignore
             self._pool.drop(flight, "the trial ended")
@@ -147,7 +122,8 @@ class Trial:
             while self._next_due_ns <= now_ns:  # due, but this process came too late to send them
                 self._due_count += 1
                 self._advance_due()
-        self._report("ended", {"reason": reason, **self._facts(now_ns), **self._evidence(now_ns)}, self._take(rows))
+        facts = {"reason": reason, **self._facts(now_ns), **self._evidence(now_ns)}
+        self._report("ended", facts, named(self._ended_rows, rows))
 
     # ---- what is due ----
 
@@ -217,7 +193,7 @@ class Trial:
             self._without_usage += response.tokens_out < 0
         else:
             self._count(words)
-        self._add(self._rows, flight, status, (end_ns - self._t0_ns) / 1e9)
+        self._ended_rows.add(flight, self._t0_ns, status, (end_ns - self._t0_ns) / 1e9)
         if self._closed_loop and not self._over:
             if status is Status.OK:
                 self._launch(now_ns)
@@ -249,8 +225,8 @@ class Trial:
         self._refilling = False
 
     def _warm_connections(self) -> int:
-        """A second's worth of an open loop: what is in flight beyond it opens its own."""
-        return int(self._spec.load) if self._closed_loop else min(max(math.ceil(self._spec.load), 1), 256)
+        """Of an open loop only some: servers with a thread for each connection would run out of them."""
+        return int(self._spec.load) if self._closed_loop else min(max(math.ceil(self._spec.load), 1), _WARM)
 
     # ---- beside the load ----
 
@@ -260,14 +236,14 @@ class Trial:
     def _tick(self) -> None:
         now_ns = time.monotonic_ns()
         self._pool.stamps.measure_offset()
-        for flight in [flight for flight in self._in_flight.values() if _lingers(flight.response, now_ns)]:
+        for flight in [flight for flight in self._in_flight.values() if flight.lingers(now_ns)]:
             self._cut(flight, *flight.response.outcome(flight.plan.tokens_asked))
-        rows = _empty()
+        rows = Rows()
         with_gaps = sum(len(flight.response.gaps_us) for flight in self._in_flight.values()) < _LIVE_GAPS
         for flight in self._in_flight.values():
-            self._add(rows, flight, Status.RUNNING, math.nan, with_gaps=with_gaps)
-        if self._report("records", self._facts(now_ns), self._take(rows)):
-            self._rows = _empty()
+            rows.add(flight, self._t0_ns, with_gaps=with_gaps)
+        if self._report("records", self._facts(now_ns), named(self._ended_rows, rows)):
+            self._ended_rows = Rows()
         elapsed_s = (now_ns - self._t0_ns) / 1e9
         self._later("tick", (math.floor(elapsed_s / TICK_S) + 1) * TICK_S, self._tick)
 
@@ -296,28 +272,6 @@ class Trial:
 
     # ---- records ----
 
-    def _add(
-        self, rows: dict[str, array[Any]], flight: Flight, status: Status, end_s: float, *, with_gaps: bool = True
-    ) -> None:
-        response, plan, t0_ns = flight.response, flight.plan, self._t0_ns
-        rows["i"].append(plan.i)
-        rows["scheduled_s"].append((flight.scheduled_ns - t0_ns) / 1e9)
-        rows["sent_s"].append((flight.sent_ns - t0_ns) / 1e9 if flight.sent_ns else math.nan)
-        first_ns = response.first_ns or (response.last_choice_ns if status is Status.OK else 0)
-        rows["first_s"].append((first_ns - t0_ns) / 1e9 if first_ns else math.nan)
-        rows["end_s"].append(end_s)
-        rows["tokens_in"].append(response.tokens_in if response.tokens_in >= 0 else plan.tokens_in)
-        rows["tokens_out"].append(response.tokens_out if response.tokens_out > 0 else response.events)
-        rows["tokens_asked"].append(plan.tokens_asked)
-        rows["status"].append(status)
-        gaps_us = response.gaps_us if with_gaps else ()
-        rows["gap_count"].append(len(gaps_us))
-        rows["gaps_us"].extend(gaps_us)
-
-    def _take(self, in_flight: dict[str, array[Any]]) -> dict[str, array[Any]]:
-        columns = {f"done.{name}": column for name, column in self._rows.items()}
-        return columns | {f"live.{name}": column for name, column in in_flight.items()}
-
     def _facts(self, now_ns: int) -> Header:
         return {"now_s": (now_ns - self._t0_ns) / 1e9 if self._t0_ns else 0.0}
 
@@ -339,14 +293,6 @@ class Trial:
     def _count(self, words: str) -> None:
         key = words if words in self._errors or len(self._errors) < _TEXTS else "other failures"
         self._errors[key] = self._errors.get(key, 0) + 1
-
-
-def _lingers(response: Response, now_ns: int) -> bool:
-    return response.done and now_ns - (response.last_ns or response.last_choice_ns) > _LINGER_NS
-
-
-def _empty() -> dict[str, array[Any]]:
-    return {name: array(kind) for name, kind in COLUMNS.items()}
 
 
 def _ignore(_: Exchange) -> None:

@@ -20,7 +20,7 @@ from redline.loadgen.conn import Exchange
 from redline.loadgen.payload import Payloads, Target, message, shape_from, workload_from
 from redline.loadgen.pool import Pool, find_address
 from redline.loadgen.sources import describe
-from redline.loadgen.trial import Trial, TrialSpec
+from redline.loadgen.trial import Run, TrialSpec
 from redline.model import RedlineError
 
 _UNDRAINED_BYTES = 8_000_000  # more than this not yet taken by the driver: wait with the next report
@@ -36,7 +36,7 @@ class Worker(asyncio.Protocol):
         self._transport: asyncio.Transport | None = None
         self._target: Target | None = None
         self._pool: Pool | None = None
-        self._trial: Trial | None = None
+        self._trial: Run | None = None
         self._tasks: set[asyncio.Task[None]] = set()
 
     # ---- what asyncio calls ----
@@ -104,7 +104,7 @@ class Worker(asyncio.Protocol):
             return
         workload, shape = workload_from(facts["workload"]), shape_from(facts["shape"])
         payloads = Payloads(self._target, facts["model"], workload, shape, spec.seed)
-        trial = self._trial = Trial(spec, self._pool, payloads, self._report)
+        trial = self._trial = Run(spec, self._pool, payloads, self._report)
         gc.collect()
         gc.freeze()
         gc.disable()

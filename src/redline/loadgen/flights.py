@@ -1,0 +1,83 @@
+"""Requests on their way, and what became of them as columns."""
+
+from __future__ import annotations
+
+import math
+from array import array
+from collections.abc import Callable
+from typing import Any, Literal
+
+from redline.loadgen.conn import Exchange
+from redline.loadgen.payload import Planned
+from redline.records import Status
+
+_LINGER_NS = 1_000_000_000  # how long after [DONE] the HTTP message may stay open
+
+COLUMNS: dict[str, Literal["q", "d", "i", "B"]] = {
+    "i": "q",
+    "scheduled_s": "d",
+    "sent_s": "d",
+    "first_s": "d",
+    "end_s": "d",
+    "tokens_in": "i",
+    "tokens_out": "i",
+    "tokens_asked": "i",
+    "status": "B",
+    "gap_count": "i",
+    "gaps_us": "i",
+}
+
+
+class Flight(Exchange):
+    """A request that was due, until it has ended."""
+
+    __slots__ = ("deadline_ns", "plan", "scheduled_ns")
+
+    def __init__(self, plan: Planned, scheduled_ns: int, deadline_ns: int, ended: Callable[[Flight], None]) -> None:
+        super().__init__(plan.payload, ended)
+        self.plan, self.scheduled_ns, self.deadline_ns = plan, scheduled_ns, deadline_ns
+
+    def lingers(self, now_ns: int) -> bool:
+        """Whether all was said a while ago, and only the HTTP message has no end."""
+        response = self.response
+        return response.done and now_ns - (response.last_ns or response.last_choice_ns) > _LINGER_NS
+
+
+class Rows:
+    """The columns of requests while they grow."""
+
+    __slots__ = ("columns",)
+
+    def __init__(self) -> None:
+        self.columns: dict[str, array[Any]] = {name: array(kind) for name, kind in COLUMNS.items()}
+
+    def add(
+        self,
+        flight: Flight,
+        t0_ns: int,
+        status: Status = Status.RUNNING,
+        end_s: float = math.nan,
+        *,
+        with_gaps: bool = True,
+    ) -> None:
+        """One request as it stands; times count from `t0_ns`."""
+        rows, response, plan = self.columns, flight.response, flight.plan
+        rows["i"].append(plan.i)
+        rows["scheduled_s"].append((flight.scheduled_ns - t0_ns) / 1e9)
+        rows["sent_s"].append((flight.sent_ns - t0_ns) / 1e9 if flight.sent_ns else math.nan)
+        first_ns = response.first_ns or (response.last_choice_ns if status is Status.OK else 0)
+        rows["first_s"].append((first_ns - t0_ns) / 1e9 if first_ns else math.nan)
+        rows["end_s"].append(end_s)
+        rows["tokens_in"].append(response.tokens_in if response.tokens_in >= 0 else plan.tokens_in)
+        rows["tokens_out"].append(response.tokens_out if response.tokens_out > 0 else response.events)
+        rows["tokens_asked"].append(plan.tokens_asked)
+        rows["status"].append(status)
+        gaps_us = response.gaps_us if with_gaps else ()
+        rows["gap_count"].append(len(gaps_us))
+        rows["gaps_us"].extend(gaps_us)
+
+
+def named(ended: Rows, in_flight: Rows) -> dict[str, array[Any]]:
+    """Both as the columns of one report."""
+    columns = {f"done.{name}": column for name, column in ended.columns.items()}
+    return columns | {f"live.{name}": column for name, column in in_flight.columns.items()}
