@@ -148,7 +148,7 @@ def test_an_sla_that_not_even_the_lowest_load_meets_ends_with_code_3(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    workload = ("--workload", "random:in=16,out=200")  # 2 s each
+    workload = ("--workload", "random:in=16,out=50")  # half a second each
     with SimServer("--max-num-seqs", "1") as slow:
         code, out, _ = redline_here(
             ("find", slow.url, "--sla", "mean_ttft_ms<=10s", *workload, "--min", "25", "--max", "50", "--json"), capsys
