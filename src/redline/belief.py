@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 import numpy as np
@@ -53,6 +53,8 @@ class Word:
     distance: float = 0.0  # ln(mean / bound)
     variance: float = 0.0  # of the distance
     load_variance: float = 0.0
+    queue: float = 0.0  # variance of what a queue is fed, per request; 0 where no queue is heard of
+    sent: int = 1
 
 
 @dataclass(frozen=True, kw_only=True, slots=True, eq=False)
@@ -156,21 +158,19 @@ def _far_beyond(found: Tally) -> bool:
 
 def _word(reading: Reading, found: Tally, phi: float) -> Word:
     closed = reading.trial.probe.by == "concurrency"
-    noise = 2 * (1 + reading.length_cv2 / 2) / max(reading.sent, 1) * (0.3 if closed else 1.0)
+    noise = (2 * reading.arrival_cv2 + reading.length_cv2) / max(reading.sent, 1)
+    if closed:
+        noise = 0.6 * (1 + reading.length_cv2 / 2) / max(reading.sent, 1)
+    fed = reading.arrival_cv2 + reading.length_cv2 if hears_over(found.criterion) and not closed else 0.0
     allowed = allowed_share(found.criterion)
+    word = Word(load=reading.load, kind="share", phi=phi, load_variance=noise, queue=fed, sent=max(reading.sent, 1))
     if allowed is not None and not found.from_totals:
-        return Word(load=reading.load, kind="share", n=found.n, k=found.k, phi=phi, load_variance=noise)
+        return replace(word, n=found.n, k=found.k)
     if found.from_totals:
         variance = _variance_of_totals(found, allowed, max(reading.runs, 1))
     else:
         variance = 1.5 * phi * found.relative_variance / found.n
-    return Word(
-        load=reading.load,
-        kind="mean",
-        distance=math.log(max(found.ratio, 1e-9)),
-        variance=max(variance, 1e-6),
-        load_variance=noise,
-    )
+    return replace(word, kind="mean", distance=math.log(max(found.ratio, 1e-9)), variance=max(variance, 1e-6))
 
 
 def _variance_of_totals(found: Tally, allowed: float | None, runs: int) -> float:
@@ -200,22 +200,35 @@ def _criterion_mass(grid: Floats, criterion: Criterion, words: Sequence[Word]) -
     shares = allowed is not None and all(w.kind != "mean" for w in words)
     slopes, (middle, spread) = (SHARE_SLOPES, SHARE_SLOPE_PRIOR) if shares else (MEAN_SLOPES, MEAN_SLOPE_PRIOR)
     log = np.broadcast_to(-0.5 * ((np.log(slopes) - middle) / spread) ** 2, (len(grid), len(slopes))).copy()
+    room = _room(allowed if shares else None, slopes)
     for word in words:
+        memory = word.queue / room**2
         du = (math.log(word.load) - grid)[:, None]
         noise = slopes**2 * (LOAD_NOISE**2 + word.load_variance + (SHAPE_NOISE * du) ** 2)
         if word.kind == "beyond":
             log += np.log(expit(du / LOAD_NOISE) + FLUKE)
         elif word.kind == "mean":
-            variance = word.variance + noise
+            variance = word.variance + memory / word.sent + noise
             log += -0.5 * (word.distance - slopes * du) ** 2 / variance - 0.5 * np.log(variance)
         elif allowed is not None:
             p = np.clip(expit(logit(allowed) + slopes * du), 1e-12, 1 - 1e-12)
             best = min(max(word.k, 0.5) / word.n, 1 - 0.5 / word.n)
-            inflation = word.phi + word.n * p * (1 - p) * noise
+            inflation = word.phi + memory + word.n * p * (1 - p) * noise
             gain = _log_likelihood(word, p) - _log_likelihood(word, best)
             log += gain / inflation - 0.5 * np.log(inflation)
     mass = np.exp(log - log.max()).sum(axis=1)
-    found: Floats = mass / mass.sum()
+    return np.asarray(mass / mass.sum(), dtype=np.float64)
+
+
+def _room(allowed: float | None, slopes: Floats) -> Floats:
+    """How far below its saturation, as a share, a queue reaches a bound with this slope.
+
+    Near saturation waits are exponential, with a mean that goes as 1 / room: so the slope tells the room. And the less
+    room, the longer a queue remembers: for 1 / room^2 requests, times the variance of what it is fed.
+    """
+    if allowed is None:
+        return 1 / slopes
+    found: Floats = math.log(1 / allowed) / (1 - allowed) / slopes
     return found
 
 

@@ -37,7 +37,8 @@ class Reading:
     tallies: Mapping[str, Tally]  # criterion text -> what it says on it
     failed: str | None = None
     sent: int = 0  # in the window that was judged
-    length_cv2: float = 0.0
+    length_cv2: float = 0.0  # mean of the squared coefficients of variation of prompt and output lengths
+    arrival_cv2: float = 1.0  # of the gaps between arrivals: 1 is Poisson, more is burstier
     mean_e2e_s: float = 1.0
     p90_e2e_s: float = 1.0
     runs: int = 0  # of a command, where a criterion rests on its totals; else 0
@@ -130,7 +131,8 @@ def _read(key: _Same, sla: Sla) -> Reading | None:
         chosen = (records.scheduled_s >= window.start_s) & (records.scheduled_s <= window.end_s)
         cv2 = stats.squared_cv(records.tokens_in[chosen]) + stats.squared_cv(records.tokens_out[chosen])
         plain = replace(plain, tallies=tallies, runs=_runs(tallies, outcome))
-        return replace(plain, role="full", sent=int(chosen.sum()), length_cv2=cv2 / 2)
+        gaps_cv2 = stats.squared_cv(np.diff(records.scheduled_s[chosen]))
+        return replace(plain, role="full", sent=int(chosen.sum()), length_cv2=cv2 / 2, arrival_cv2=gaps_cv2)
     skip = first_wave(trial.probe)
     looks = {c.text: _on_requests(c, outcome, first_look(c, records, skip)) for c in sla.criteria}
     return replace(plain, role="scout", tallies=looks, runs=_runs(looks, outcome))

@@ -19,7 +19,7 @@ from redline.state import FIRST_LOAD, State, asked, breakdowns, client_limits, d
 COARSE, COARSE_SHARE, CONFIRM_SHARE = 0.12, 0.35, 0.75
 MAX_SCOUTS, MAX_CONFIRMS, MAX_HOLDS = 30, 3, 3
 SURE = 0.8  # how probable it must be that a load meets the SLA, to be relied on
-BUDGET_REQUESTS, BUDGET_S = 8_000, 120.0
+BUDGET_REQUESTS, BUDGET_S = 25_000, 120.0
 ALONE = 0.1  # requests in flight, below which they hardly ever meet: less load would not serve them better
 HOPELESS_ERRORS = 0.5
 _HOLDS = "the SLA holds at the highest load allowed"

@@ -173,6 +173,12 @@ def piles_up(records: Records) -> bool:
     return departed < 0.8 * arrived and arrived - departed > 5 * math.sqrt(arrived + departed)
 
 
+def episodes(values: Floats, apart: int = 5) -> int:
+    """How many separate times the values went above their own 90% quantile."""
+    high = np.flatnonzero(values > quantile(values, 0.9))
+    return int((np.diff(high) > apart).sum()) + 1 if len(high) else 0
+
+
 def squared_cv(values: NDArray[np.int32] | Floats) -> float:
     """Squared coefficient of variation; 0 without a spread."""
     mean = float(values.mean()) if len(values) else 0.0

@@ -12,11 +12,12 @@ from redline import stats
 from redline.model import Criterion, Measured, Probe, Sla, Stop, Trial, Watch
 from redline.records import Records
 from redline.sla import allowed_share, judged, latency_ms, metric_of
-from redline.tally import Tally, Window, steady_window, tally, window_of
+from redline.tally import Tally, Window, lag_s, steady_window, tally, window_of
 
 SCOUT_REQUESTS = 12
 EXTENSION, MAX_EXTENSIONS = 1.7, 3
 MIN_WINDOW_S = 5.0
+MIN_EPISODES, MOST_LONGER = 10, 8  # so many separate busy spells, unless that takes so many times the requests
 MIN_REQUESTS = 90  # gaps come by the hundred, but those of one request tell one story
 
 
@@ -120,6 +121,13 @@ def _enough(probe: Probe, sla: Sla, records: Records, window: Window) -> bool:
             return False
         if metric.field == "itl" and found.requests < min(need, MIN_REQUESTS):
             return False
+        if probe.by == "rate" and metric.field in ("ttft", "e2el") and found.n < MOST_LONGER * need:
+            # A queue near its limit rises and falls slowly: within one rise or fall, requests by the hundred tell one
+            # story, and since a trial starts idle, a flattering one.
+            due = records.scheduled_s
+            old_enough = (due >= window.start_s) & (due <= window.end_s - lag_s(criterion, window))
+            if stats.episodes(latency_ms(metric.field, records)[old_enough]) < MIN_EPISODES:
+                return False
     return True
 
 
