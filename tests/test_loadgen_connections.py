@@ -336,7 +336,8 @@ def test_an_address_without_a_server_is_named(url, message):
         asyncio.run(find_address(target_of(endpoint(url))))
 
 
-def test_the_timer_fires_at_its_time_again_and_again():
+@pytest.mark.parametrize("precise", [True, False])
+def test_the_timer_fires_at_its_time_again_and_again(precise):
     async def run():
         fired: list[int] = []
         done = asyncio.Event()
@@ -348,7 +349,7 @@ def test_the_timer_fires_at_its_time_again_and_again():
             else:
                 done.set()
 
-        timer = Timer(asyncio.get_running_loop(), fire)
+        timer = Timer(asyncio.get_running_loop(), fire, precise=precise)
         now = time.monotonic_ns()
         due = [now - 5, now + 2_000_000, now + 2_100_000, now + 9_000_000]
         timer.set(due[0])
@@ -361,5 +362,5 @@ def test_the_timer_fires_at_its_time_again_and_again():
 
     lateness_ns = asyncio.run(run())
 
-    assert min(lateness_ns) >= 0  # never early
+    assert min(lateness_ns) >= (0 if precise else -1_000_000)  # asyncio rounds, up to a clock tick early
     assert max(lateness_ns) < 1_000_000_000

@@ -17,7 +17,7 @@ from redline.loadgen import wire
 from redline.loadgen.preflight import Reply
 
 SILENCE_S = 30.0  # a worker that reports each second and says nothing for so long is stuck
-_ASK_S = 120.0  # for one request of preflight: a cold server may compile first
+_LOOK_S, _ASK_S = 10.0, 120.0  # for a GET and a POST of preflight: a cold server may compile first
 _EXIT_S = 5.0
 _TAIL_BYTES = 2_000
 
@@ -81,10 +81,10 @@ class Link:
 
     def ask(self, method: str, path: str, body: bytes | None) -> Reply:
         """One request outside of any trial, sent by the worker."""
-        self.send(
-            "ask", {"method": method, "path": path, "timeout_s": _ASK_S}, {"body": body} if body is not None else None
-        )
-        answer = self.receive(_ASK_S + SILENCE_S)
+        timeout_s = _LOOK_S if body is None else _ASK_S
+        facts = {"method": method, "path": path, "timeout_s": timeout_s}
+        self.send("ask", facts, {"body": body} if body is not None else None)
+        answer = self.receive(timeout_s + SILENCE_S)
         return Reply(**answer.header, body=answer.columns.get("body", b""))
 
     def kill(self) -> None:

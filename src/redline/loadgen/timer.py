@@ -29,10 +29,10 @@ class Timer:
     asyncio's own timers round to its clock's resolution and epoll's millisecond: 0.2-0.6 ms late in the median.
     """
 
-    def __init__(self, loop: asyncio.AbstractEventLoop, fire: Callable[[], None]) -> None:
+    def __init__(self, loop: asyncio.AbstractEventLoop, fire: Callable[[], None], *, precise: bool = True) -> None:
         self._loop, self._fire = loop, fire
         self._handle: asyncio.TimerHandle | None = None
-        self._fd = _create()
+        self._fd = _create() if precise else -1
         if self._fd >= 0:
             loop.add_reader(self._fd, self._expired)
 
