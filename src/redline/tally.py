@@ -161,10 +161,11 @@ def _tally(criterion: Criterion, records: Records, chosen: NDArray[np.bool_], ba
             stat = stats.quantile(gaps_ms, metric.q) if not np.isinf(value).any() else _owed(gaps_ms, n, metric.q)
             tail = replace(criterion, bound=stats.quantile(gaps_ms, 0.9), op="<=")
             above = judged(tail, records).over[chosen]
-            share = float(above.sum()) / n
-            seen = _larger(seen, stats.dispersion(above, weight, share * (1 - share), batches))
+            high = float(above.sum()) / n
+            seen = _larger(seen, stats.dispersion(above, weight, high * (1 - high), batches))
             # Gaps of one request go together: that alone makes them worth less than their number.
-            prior *= max(1.0, stats.dispersion(above, weight, share * (1 - share), len(above)).phi)
+            together = [(above, high)] + [(over, share)] * (k >= MIN_EXCEEDING)
+            prior *= max([1.0, *(stats.dispersion(b, weight, p * (1 - p), len(b)).phi for b, p in together)])
         case _:
             stat = stats.quantile(value, metric.q)
             look = stats.quantile(value, min(metric.q, 1 - 0.5 / n)) / criterion.bound

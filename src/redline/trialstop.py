@@ -189,6 +189,8 @@ def _hopeless_share(probe: Probe, criterion: Criterion, records: Records, known:
     patience_s = probe.spread_s + 4 * known.p90_e2e_s + 3 * max(bounds_ms) / 1e3
     if probe.by == "concurrency" and warm_s is None and t > patience_s:
         # By now all users should have been served once: a server that answers none must not go unjudged.
+        if (found.over > 0).all() and np.isnan(records.first_s).all():
+            return f"no token came in {t:.0f} s"
         counted = np.ones(len(records), bool)
     counted &= found.weight > 0
     weight, over = found.weight[counted], found.over[counted]
