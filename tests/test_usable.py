@@ -52,7 +52,20 @@ def test_a_stricter_percentile_forgives_fewer_late_sends() -> None:
     assert usable(measured, P90)[0]
     good, why = usable(measured, P99)
     assert not good
-    assert "1.5% of the requests more than 5 ms late" in why
+    assert "1.5% of the requests more than 20 ms late" in why
+
+
+def test_late_sends_that_are_short_against_the_bounds_change_nothing() -> None:
+    assert usable(trial(requests(1000, 300, late_s=0.01), late_p99_s=0.01), P99)[0]
+
+
+def test_requests_that_only_the_client_made_late_spoil_a_trial_at_the_limit() -> None:
+    tight = parse_sla("p90_ttft_ms<=55")  # the server takes 50 ms
+
+    assert usable(trial(requests(1000, 9, late_s=0.01), late_p99_s=0.0), tight)[0]
+    good, why = usable(trial(requests(1000, 11, late_s=0.01), late_p99_s=0.01), tight)
+    assert not good
+    assert "11 of 1000 requests were over a bound only since the client sent them late" in why
 
 
 def test_one_late_send_in_a_short_look_is_forgiven() -> None:

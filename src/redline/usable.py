@@ -14,12 +14,14 @@ from redline.model import ClientEvidence, Criterion, Failed, Invalid, Sla, Trial
 from redline.records import Records
 from redline.sla import LATENCIES, allowed_share, metric_of
 
+FROM_DUE = frozenset({"ttft", "e2el"})  # latencies that count from the schedule
 MIN_SENT_SHARE, FEW_UNSENT = 0.995, 3  # a trial is cut off while a few are being sent
 MAX_CPU_SHARE = 0.75
 MAX_MERGED = 0.01  # share of reads that came too late to tell tokens apart
 SHARE_OF_BOUND = 0.05  # what a delayed read may add to a latency
-LATE_S, LATE_SHARE_OF_BOUND = 0.005, 0.01  # a send later than both is late
+LATE_S, LATE_SHARE_OF_BOUND = 0.005, 0.1  # a send later than both is late
 LATE_SHARE, LATE_SHARE_OF_ALLOWED = 0.01, 0.2  # how many may be late, at least; of those that may be over
+CHANGED_SHARE_OF_ALLOWED = 0.1  # how many may be over a bound only because they were sent late
 SCOUT_SLACK = 5.0  # a first look finds a range, within a third of the bound or so: longer delays do not mislead it
 
 
@@ -44,19 +46,35 @@ def usable(trial: Trial, sla: Sla) -> tuple[bool, str]:
 def _sends(seen: ClientEvidence, records: Records | None, sla: Sla, slack: float) -> str:
     if seen.due - seen.sent > FEW_UNSENT and seen.sent / seen.due < MIN_SENT_SHARE:
         return f"the client sent only {100 * seen.sent / seen.due:.1f}% of the requests that were due"
-    bounds_s = _bounds_s(sla)
-    from_due = [bounds_s[field] for field in ("ttft", "e2el") if field in bounds_s]
-    if not from_due or seen.late_p99_s <= (late_s := slack * max(LATE_SHARE_OF_BOUND * min(from_due), LATE_S)):
+    bounds_s = {field: bound_s for field, bound_s in _bounds_s(sla).items() if field in FROM_DUE}
+    if not bounds_s:
+        return ""
+    allowed = _least_allowed(sla, FROM_DUE)
+    if records is not None and (why := _changed(records, bounds_s, slack * allowed)):
+        return why
+    if seen.late_p99_s <= (late_s := slack * max(LATE_SHARE_OF_BOUND * min(bounds_s.values()), LATE_S)):
         return ""
     if records is None:
         return f"the client sent 1% of the requests {1e3 * seen.late_p99_s:.1f} ms late or more"
     late = records.sent_s - records.scheduled_s > late_s
-    most = max(LATE_SHARE, LATE_SHARE_OF_ALLOWED * _least_allowed(sla, {"ttft", "e2el"}))
+    most = max(LATE_SHARE, LATE_SHARE_OF_ALLOWED * allowed)
     count = int(np.count_nonzero(late))
     if count < 2 or count <= most * len(records):
         return ""
     share = f"{100 * count / len(records):.1f}% of the requests more than {1e3 * late_s:.0f} ms late"
     return f"the client sent {share} (at most {100 * most:.1f}%)"
+
+
+def _changed(records: Records, bounds_s: dict[str, float], allowed: float) -> str:
+    """Are requests over a bound that would not be, had they been sent in time?"""
+    changed = np.zeros(len(records), bool)
+    ends = {"ttft": records.first_s, "e2el": records.end_s}
+    for field, bound_s in bounds_s.items():
+        changed |= (ends[field] - records.scheduled_s > bound_s) & (ends[field] - records.sent_s <= bound_s)
+    count = int(np.count_nonzero(changed))
+    if count < 2 or count <= CHANGED_SHARE_OF_ALLOWED * allowed * len(records):
+        return ""
+    return f"{count} of {len(records)} requests were over a bound only since the client sent them late"
 
 
 def _reads(seen: ClientEvidence, records: Records | None, sla: Sla, slack: float) -> str:
@@ -84,7 +102,7 @@ def _median_gaps(records: Records | None) -> float:
     return max(1.0, float(np.median(records.tokens_out[records.ok])) - 1)
 
 
-def _least_allowed(sla: Sla, fields: set[str]) -> float:
+def _least_allowed(sla: Sla, fields: frozenset[str]) -> float:
     """The smallest share that a criterion on one of these latencies allows over its bound; 0 with a mean among them."""
     shares = [allowed_share(c) or 0.0 for c in sla.criteria if metric_of(c.metric).fields & fields]
     return min(shares, default=0.0)
