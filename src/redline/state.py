@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from redline.belief import Belief, Range, believe
 from redline.evidence import MIN_JUDGED, Reading, least, needed, readings, scout_ratio
-from redline.model import Criterion, Failed, Goal, Invalid, Measured, Probe, ProbeKind, Sla, Trial
+from redline.model import Criterion, Failed, Goal, Measured, Probe, ProbeKind, Sla, Trial
 from redline.sla import metric_of
 from redline.trialstop import MIN_REQUESTS, MIN_WINDOW_S, SCOUT_REQUESTS
 from redline.verdict import usable
@@ -16,6 +16,7 @@ from redline.verdict import usable
 FIRST_LOAD = 1.0
 PASSED, BROKEN = 0.9, 1.1  # of its bound: what another SLA's full trial must show to stand for a scout of this one
 SCOUT_MAX_S, MIN_MAX_S = 600.0, 60.0
+MANY_LIMITED = 3  # more unusable trials than that, and more than a third of all, are no accident
 STOPPED_BY_USER = "stopped"  # a trial so marked says nothing about the client either
 
 
@@ -202,16 +203,21 @@ def breakdowns(state: State) -> list[Failed]:
 
 
 def client_limits(state: State) -> list[str]:
-    """Why trials were of no use to this SLA, where it was the client's fault."""
-    reasons = []
+    """Why trials were of no use to this SLA by the client's fault: those in a row, or all when they are many.
+
+    On a shared machine one trial or another is disturbed. Two in a row, or a third of them all, are no accident.
+    """
+    reasons: list[str] = []
+    row = judged = 0
     for trial in state.trials:
-        if isinstance(trial.outcome, Invalid):
-            if STOPPED_BY_USER not in trial.outcome.reason:
-                reasons.append(trial.outcome.reason)
-        elif isinstance(trial.outcome, Measured):
-            good, why = usable(trial, state.sla)
-            reasons += [] if good else [why]
-    return reasons
+        if isinstance(trial.outcome, Failed) or STOPPED_BY_USER in getattr(trial.outcome, "reason", ""):
+            continue
+        judged += 1
+        good, why = usable(trial, state.sla)
+        row = 0 if good else row + 1
+        reasons += [] if good else [why]
+    many = len(reasons) > MANY_LIMITED and len(reasons) * 3 > judged
+    return reasons if many else reasons[len(reasons) - row :]
 
 
 def least_requests(sla: Sla) -> int:
