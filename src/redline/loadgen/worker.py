@@ -22,6 +22,7 @@ from redline.loadgen.pool import Pool, find_address
 from redline.loadgen.sources import describe
 from redline.loadgen.trial import Run, TrialSpec
 from redline.model import RedlineError
+from redline.promptness import wake_promptly
 
 _UNDRAINED_BYTES = 8_000_000  # more than this not yet taken by the driver: wait with the next report
 _SPARE_FILES = 64
@@ -182,6 +183,7 @@ async def _serve(fd: int) -> None:
 def main() -> None:
     """`python -m redline.loadgen.worker FD`: FD is this end of the socket."""
     _raise_file_limit()
+    wake_promptly()
     asyncio.run(_serve(int(sys.argv[1])))
 
 

@@ -13,6 +13,7 @@ from typing import cast
 
 from redline import lengths
 from redline.model import Lengths, RedlineError
+from redline.promptness import wake_promptly
 from redline.simulate import http, openai
 from redline.simulate.clock import Clock
 from redline.simulate.engine import Request
@@ -27,6 +28,7 @@ def serve(profile: Profile, host: str = "127.0.0.1", port: int = 8000) -> None:
     """
     _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+    wake_promptly()  # its steps have a schedule, as a GPU's have
     try:
         asyncio.run(_listen(profile, host, port))
     except KeyboardInterrupt:

@@ -1,0 +1,22 @@
+import os
+import platform
+import subprocess
+import sys
+
+from redline.promptness import wake_promptly
+
+ASK = "from redline.promptness import wake_promptly as w; import os; print(w(), os.sched_getscheduler(0), os.nice(0))"
+
+
+def test_asking_to_wake_promptly_changes_neither_policy_nor_priority() -> None:
+    done = subprocess.run([sys.executable, "-c", ASK], capture_output=True, text=True, check=True, timeout=30)
+
+    taken, policy, nice = done.stdout.split()
+    assert taken in ("True", "False")
+    assert (str(os.sched_getscheduler(0)), str(os.nice(0))) == (policy, nice)
+
+
+def test_an_unknown_machine_is_left_as_it_is(monkeypatch) -> None:  # type: ignore[no-untyped-def]  # pytest's fixture
+    monkeypatch.setattr(platform, "machine", lambda: "abacus")
+
+    assert wake_promptly() is False
