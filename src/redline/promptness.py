@@ -34,4 +34,4 @@ def wake_promptly() -> bool:
         return False
     nice = os.getpriority(os.PRIO_PROCESS, 0)
     attributes = _Attributes(size=ctypes.sizeof(_Attributes), nice=nice, runtime_ns=_SLICE_NS)
-    return ctypes.CDLL(None).syscall(number, 0, ctypes.byref(attributes), 0) == 0
+    return bool(ctypes.CDLL(None).syscall(number, 0, ctypes.byref(attributes), 0) == 0)
