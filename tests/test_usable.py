@@ -41,7 +41,7 @@ def test_a_prompt_client_is_good_enough() -> None:
     assert usable(trial(requests(1000)), P99) == (True, "")
 
 
-@pytest.mark.parametrize(("late", "good"), [(1, True), (15, True), (30, False)])
+@pytest.mark.parametrize(("late", "good"), [(1, True), (30, True), (60, False)])
 def test_late_sends_are_held_against_the_share_that_the_sla_allows(late: int, good: bool) -> None:
     assert usable(trial(requests(1000, late), late_p99_s=0.03), P90)[0] is good
 
