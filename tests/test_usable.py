@@ -55,6 +55,15 @@ def test_a_stricter_percentile_forgives_fewer_late_sends() -> None:
     assert "1.5% of the requests more than 20 ms late" in why
 
 
+def test_a_hopeless_trial_is_not_saved_by_a_few_late_sends() -> None:
+    hopeless = parse_sla("p90_ttft_ms<=50.05")  # the server takes 50 ms, and 30 ms more for most
+
+    slow = requests(1000, 30, late_s=0.02)
+    slow.first_s[100:] += 0.03
+
+    assert usable(trial(slow, late_p99_s=0.0), hopeless)[0]
+
+
 def test_late_sends_that_are_short_against_the_bounds_change_nothing() -> None:
     assert usable(trial(requests(1000, 300, late_s=0.01), late_p99_s=0.01), P99)[0]
 

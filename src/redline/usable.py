@@ -21,7 +21,7 @@ MAX_MERGED = 0.01  # share of reads that came too late to tell tokens apart
 SHARE_OF_BOUND = 0.05  # what a delayed read may add to a latency
 LATE_S, LATE_SHARE_OF_BOUND = 0.005, 0.1  # a send later than both is late
 LATE_SHARE, LATE_SHARE_OF_ALLOWED = 0.01, 0.5  # how many may be late, at least; of those that may be over
-CHANGED_SHARE_OF_ALLOWED = 0.1  # how many may be over a bound only because they were sent late
+CHANGED_SHARE = 0.1  # of those that may be, or are, over a bound: how many may be so only because they were sent late
 SCOUT_SLACK = 5.0  # a first look finds a range, within a third of the bound or so: longer delays do not mislead it
 
 
@@ -67,12 +67,12 @@ def _sends(seen: ClientEvidence, records: Records | None, sla: Sla, slack: float
 
 def _changed(records: Records, bounds_s: dict[str, float], allowed: float) -> str:
     """Are requests over a bound that would not be, had they been sent in time?"""
-    changed = np.zeros(len(records), bool)
+    over = np.zeros((2, len(records)), bool)  # from the schedule; from the send
     ends = {"ttft": records.first_s, "e2el": records.end_s}
     for field, bound_s in bounds_s.items():
-        changed |= (ends[field] - records.scheduled_s > bound_s) & (ends[field] - records.sent_s <= bound_s)
-    count = int(np.count_nonzero(changed))
-    if count < 2 or count <= CHANGED_SHARE_OF_ALLOWED * allowed * len(records):
+        over |= np.array([ends[field] - since > bound_s for since in (records.scheduled_s, records.sent_s)])
+    count = int(np.count_nonzero(over[0] & ~over[1]))
+    if count < 2 or count <= CHANGED_SHARE * max(allowed * len(records), int(over[0].sum())):
         return ""
     return f"{count} of {len(records)} requests were over a bound only since the client sent them late"
 
