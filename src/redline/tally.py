@@ -15,6 +15,7 @@ from redline.sla import Judged, Metric, allowed_share, judged, metric_of, ratio
 from redline.sla import met as keeps
 from redline.stats import Dispersion
 
+FIRST_SIGHT = 12
 MIN_EXCEEDING = 4  # fewer exceedances say nothing on how they cluster
 NOTHING = Dispersion(phi=1.0, df=0)
 
@@ -47,7 +48,7 @@ class Tally:
     relative_variance: float = 0.0  # of one unit, over the squared mean
     seen: Dispersion = NOTHING
     prior_phi: float = stats.PHI_PRIOR
-    look: float = math.nan  # as `ratio`, at a quantile that so few requests can show: for first looks
+    look: float = math.nan  # as `ratio`, at a quantile that so few requests can show
     from_totals: bool = False  # only the value is known, not how many were over
 
     @property
@@ -123,12 +124,19 @@ def tally(criterion: Criterion, records: Records, window: Window) -> Tally:
     return _tally(criterion, records, chosen, batches)
 
 
+def at_first_sight(records: Records, skip: int) -> NDArray[np.bool_]:
+    """The requests that a scout looks at: those of its first half, and a dozen at least, after the first `skip`."""
+    number = np.arange(len(records))
+    first_half = records.scheduled_s <= records.observed_s / 2
+    return (number >= skip) & (first_half | (number < skip + FIRST_SIGHT))
+
+
 def first_look(criterion: Criterion, records: Records, skip: int) -> Tally:
-    """Judge all that is known so far, of any age, without the first `skip` requests: for scouts."""
+    """Judge what is known so far of the requests that a scout looks at."""
     metric = metric_of(criterion.metric)
     if metric.kind == "throughput":
         return _tally_throughput(criterion, metric, records, window_of(records, 0.0))
-    return _tally(criterion, records, np.arange(len(records)) >= skip, stats.MIN_BATCHES)
+    return _tally(criterion, records, at_first_sight(records, skip), stats.MIN_BATCHES)
 
 
 def _tally(criterion: Criterion, records: Records, chosen: NDArray[np.bool_], batches: int) -> Tally:

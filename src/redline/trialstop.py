@@ -12,9 +12,9 @@ from redline import stats
 from redline.model import Criterion, Measured, Probe, Sla, Stop, Trial, Watch
 from redline.records import Records
 from redline.sla import allowed_share, judged, latency_ms, metric_of
-from redline.tally import Tally, Window, lag_s, steady_window, tally, window_of
+from redline.tally import FIRST_SIGHT, Tally, Window, at_first_sight, lag_s, steady_window, tally, window_of
 
-SCOUT_REQUESTS = 12
+SCOUT_REQUESTS, SETTLED = FIRST_SIGHT, 0.9
 EXTENSION, MAX_EXTENSIONS = 1.7, 3
 MIN_WINDOW_S = 5.0
 MIN_EPISODES, MOST_LONGER = 10, 8  # so many separate busy spells, unless that takes so many times the requests
@@ -85,7 +85,7 @@ def watcher(probe: Probe, sla: Sla, history: Sequence[Trial]) -> Watch:
                 reason="over", at_s=t, window_start_s=warm_s or 0.0, detail="requests queue up faster than they leave"
             )
         if probe.kind == "scout":
-            return _scouted(probe, records)
+            return _scouted(probe, sla, records)
         if warm_s is None:
             return None
         window = window_of(records, warm_s)
@@ -131,15 +131,22 @@ def _enough(probe: Probe, sla: Sla, records: Records, window: Window) -> bool:
     return True
 
 
-def _scouted(probe: Probe, records: Records) -> Stop | None:
+def _scouted(probe: Probe, sla: Sla, records: Records) -> Stop | None:
     skip = first_wave(probe)
     ended = ~records.running
     want = SCOUT_REQUESTS if probe.by == "rate" else skip + max(SCOUT_REQUESTS, skip)
     latencies = stats.e2e_s(records)
     settle_s = 1.5 * float(latencies.mean()) if len(latencies) else 0.0
-    if int(ended.sum()) >= want and records.observed_s >= max(1.0, settle_s):
-        return Stop(reason="scouted", at_s=records.observed_s)
-    return None
+    if int(ended.sum()) < want or records.observed_s < max(1.0, settle_s):
+        return None
+    looked_at = at_first_sight(records, skip)
+    for criterion in sla.criteria:
+        if metric_of(criterion.metric).kind != "throughput":
+            # A second of a load far too high looks well as long as only what was served at once is judged.
+            settled = (judged(criterion, records).weight > 0) | ended
+            if float(settled[looked_at].mean()) < SETTLED:
+                return None
+    return Stop(reason="scouted", at_s=records.observed_s)
 
 
 def first_wave(probe: Probe) -> int:
