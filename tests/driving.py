@@ -36,7 +36,7 @@ def redline(
         text=True,
         stdin=subprocess.DEVNULL,
         cwd=cwd,
-        env=ENVIRONMENT,
+        env={**ENVIRONMENT, "PYTHONDONTWRITEBYTECODE": "1"},  # Python would keep half a module where a file is limited
         preexec_fn=limit,
         timeout=timeout_s,
         check=False,
