@@ -24,6 +24,7 @@ from redline.trialstop import pooled
 STEP = 0.008
 SHARE_SLOPES = np.array([2, 3.5, 6, 10, 17, 30, 55, 110.0])
 SHARE_SLOPE_PRIOR = (math.log(11), 1.1)
+QUEUE_SLOPE_PRIOR = (math.log(17), 1.0)  # of a time to first token in open loop: little but the queue decides it
 MEAN_SLOPES = np.array([0.5, 1, 1.7, 3, 6, 12, 25.0])
 MEAN_SLOPE_PRIOR = (math.log(2.5), 1.0)
 LOAD_NOISE = 0.02  # standard deviation of ln(load): no two runs of a server are quite the same
@@ -199,6 +200,8 @@ def _criterion_mass(grid: Floats, criterion: Criterion, words: Sequence[Word]) -
     allowed = allowed_share(criterion)
     shares = allowed is not None and all(w.kind != "mean" for w in words)
     slopes, (middle, spread) = (SHARE_SLOPES, SHARE_SLOPE_PRIOR) if shares else (MEAN_SLOPES, MEAN_SLOPE_PRIOR)
+    if shares and metric_of(criterion.metric).field == "ttft" and any(w.queue > 0 for w in words):
+        middle, spread = QUEUE_SLOPE_PRIOR
     log = np.broadcast_to(-0.5 * ((np.log(slopes) - middle) / spread) ** 2, (len(grid), len(slopes))).copy()
     room = _room(allowed if shares else None, slopes)
     for word in words:
@@ -213,7 +216,7 @@ def _criterion_mass(grid: Floats, criterion: Criterion, words: Sequence[Word]) -
         elif allowed is not None:
             p = np.clip(expit(logit(allowed) + slopes * du), 1e-12, 1 - 1e-12)
             best = min(max(word.k, 0.5) / word.n, 1 - 0.5 / word.n)
-            inflation = word.phi + memory + word.n * p * (1 - p) * noise
+            inflation = np.maximum(word.phi, memory) + word.n * p * (1 - p) * noise
             gain = _log_likelihood(word, p) - _log_likelihood(word, best)
             log += gain / inflation - 0.5 * np.log(inflation)
     mass = np.exp(log - log.max()).sum(axis=1)

@@ -10,10 +10,12 @@ from redline.belief import Belief, Range, believe
 from redline.evidence import MIN_JUDGED, Reading, least, needed, readings, scout_ratio
 from redline.model import Criterion, Failed, Goal, Measured, Probe, ProbeKind, Sla, Trial
 from redline.sla import metric_of
+from redline.stats import WARM_UP
 from redline.trialstop import MIN_REQUESTS, MIN_WINDOW_S, SCOUT_REQUESTS
 from redline.verdict import usable
 
 FIRST_LOAD = 1.0
+WORTH, MOST_LONGER = 2.0, 4  # times the overhead; but at most so many times the requests
 PASSED, BROKEN = 0.9, 1.1  # of its bound: what another SLA's full trial must show to stand for a scout of this one
 SCOUT_MAX_S, MIN_MAX_S = 600.0, 60.0
 MANY_LIMITED = 3  # more unusable trials than that, and more than a third of all, are no accident
@@ -91,7 +93,16 @@ class State:
         if kind == "scout":
             n = SCOUT_REQUESTS if self.goal.by == "rate" else int(load) + max(SCOUT_REQUESTS, int(load))
             return {c.text: n for c in self.sla.criteria}
-        return {c.text: needed(c, share) for c in self.sla.criteria}
+        n = round(min(self._worth_its_overhead(load, share), MOST_LONGER * max(map(needed, self.sla.criteria))))
+        return {c.text: max(needed(c, share), n) if _latency(c) else needed(c, share) for c in self.sla.criteria}
+
+    def _worth_its_overhead(self, load: float, share: float) -> float:
+        """Requests such that a fine trial judges for longer than it warms up and waits for the last to end."""
+        near = self.nearest(load)
+        if share < 0.5 or near is None:
+            return 0.0
+        per_s = load if self.goal.by == "rate" else load / max(near.mean_e2e_s, 1e-6)
+        return WORTH * per_s * (WARM_UP * near.p90_e2e_s + self._lag_s(near.p90_e2e_s))
 
     def planned_s(self, probe: Probe) -> float:
         """About how long it will take, should nothing end it early."""
@@ -125,6 +136,11 @@ class State:
     def _lag_s(self, p90_s: float) -> float:
         bounds = [c.bound / 1e3 for c in self.sla.criteria if metric_of(c.metric).field in ("ttft", "e2el")]
         return max([1.3 * p90_s, *bounds])
+
+
+def _latency(criterion: Criterion) -> bool:
+    metric = metric_of(criterion.metric)
+    return metric.field != "itl" and metric.kind in ("quantile", "mean", "attainment")
 
 
 def requests(trial: Trial) -> int:
