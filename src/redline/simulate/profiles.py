@@ -141,7 +141,9 @@ def load_profile(name_or_file: str, overrides: Mapping[str, object] | None = Non
     if base not in PROFILES:
         raise UsageError(f"profile {path}: base = {base!r} is not one of {', '.join(PROFILES)}")
     faults = given.pop("faults", {})
-    flat = {"name": path.stem, **given, **{f"faults.{key}": value for key, value in dict(faults).items()}}
+    if not isinstance(faults, Mapping):
+        raise UsageError(f"profile {path}: faults = {faults!r} must be a table: write [faults] and below it its fields")
+    flat = {"name": path.stem, **given, **{f"faults.{key}": value for key, value in faults.items()}}
     return _changed(_changed(PROFILES[base], flat, str(path)), overrides or {}, "override")
 
 
@@ -192,6 +194,7 @@ def _unusable(profile: Profile) -> list[str]:
     least = {"max_num_seqs": 1, "max_num_batched_tokens": 1, "kv_tokens": 2, "max_model_len": 2}
     problems = [f"{key} must be at least {low}" for key, low in least.items() if getattr(profile, key) < low]
     numbers = [(f.name, getattr(profile, f.name)) for f in fields(profile)]
+    problems += [f"faults.{key} must not be negative" for key, value in asdict(profile.faults).items() if value < 0]
     problems += [f"{key} must not be negative" for key, value in numbers if isinstance(value, float) and not value >= 0]
     if not profile.step_ms > 0:
         problems.append("step_ms must be above 0")
