@@ -112,7 +112,7 @@ def test_without_room_the_youngest_is_preempted_and_still_gets_every_token():
     assert engine.preemptions >= 1
     assert order == [0, 1]
     assert [40, 40] == [len(own) for own in times]
-    gaps = [b - a for a, b in zip(times[1], times[1][1:], strict=False)]
+    gaps = [b - a for a, b in pairwise(times[1])]
     assert max(gaps) > 5 * min(gaps)  # it waited for room
 
 

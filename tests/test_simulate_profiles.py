@@ -31,12 +31,13 @@ def test_a_file_changes_a_base(tmp_path):
         ({"max_num_seqs": "8.5", "step_ms": "fast"}, ["max_num_seqs", "step_ms", "a number"]),
         ({"max_num_seqs": 0}, ["max_num_seqs must be at least 1"]),
         ({"step_ms": 0}, ["step_ms must be above 0"]),
-        ({"stall_s": -1}, ["stall_s must not be negative"]),
+        ({"stall_s": -1}, ["stall_s must be a number of at least 0"]),
         ({"step_ms": "nan"}, ["step_ms"]),
+        ({"kv_ns": "inf"}, ["kv_ns must be a number"]),
         ({"max_num_batched_tokens": 32}, ["max_num_batched_tokens must be above max_num_seqs"]),
         ({"faults.never_ready": "perhaps"}, ["true or false"]),
         ({"faults": "x"}, ["faults"]),
-        ({"faults.reject_every": -2}, ["reject_every must not be negative"]),
+        ({"faults.reject_every": -2}, ["faults.reject_every must be a number of at least 0"]),
     ],
 )
 def test_a_change_that_cannot_be_is_refused_in_words(changes, words):

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import difflib
+import math
 import tomllib
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field, fields, replace
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 
 from redline.model import UsageError
@@ -193,9 +194,10 @@ def _unusable(profile: Profile) -> list[str]:
     """Values that no server can have."""
     least = {"max_num_seqs": 1, "max_num_batched_tokens": 1, "kv_tokens": 2, "max_model_len": 2}
     problems = [f"{key} must be at least {low}" for key, low in least.items() if getattr(profile, key) < low]
-    numbers = [(f.name, getattr(profile, f.name)) for f in fields(profile)]
-    problems += [f"faults.{key} must not be negative" for key, value in asdict(profile.faults).items() if value < 0]
-    problems += [f"{key} must not be negative" for key, value in numbers if isinstance(value, float) and not value >= 0]
+    numbers = {**asdict(profile), **{f"faults.{key}": value for key, value in asdict(profile.faults).items()}}
+    for key, value in numbers.items():
+        if isinstance(value, int | float) and key not in {*least, "seed"} and not 0 <= value < math.inf:
+            problems.append(f"{key} must be a number of at least 0")
     if not profile.step_ms > 0:
         problems.append("step_ms must be above 0")
     if profile.max_num_batched_tokens <= profile.max_num_seqs:
