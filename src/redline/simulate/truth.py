@@ -16,7 +16,7 @@ from redline.simulate.profiles import Profile
 from redline.simulate.session import Run
 
 _RUNS = 6  # independent runs at each load
-_FIRST = 4_000  # requests per run
+_FIRST = 4_000  # requests per run, to know it to 1%
 _MOST = 500_000  # requests at one load
 _AROUND = (-0.036, -0.012, 0.012, 0.036)  # loads near the estimate, in ln(load)
 
@@ -72,7 +72,8 @@ def true_capacity(
     good, bad = _bracket(at(500 if by == "rate" else 500 + 20 * int(full), 2), full, by)
     if good == 0.0 or math.isinf(bad):
         return Truth(capacity=bad if good else 0.0, error=0.0)
-    requests, runs = (_FIRST if by == "rate" else max(_FIRST, 40 * int(good))), _RUNS
+    requests = max(1_000, int(_FIRST * min(0.01 / precision, 1.0)), 40 * int(good) * (by == "concurrency"))
+    runs = _RUNS
     known: dict[float, _Point] = {}  # whole loads of which it is clear on which side they are
     while True:
         measure = at(requests, runs)
