@@ -21,7 +21,7 @@ MAX_SCOUTS, MAX_CONFIRMS, MAX_HOLDS = 30, 3, 3
 SURE = 0.8  # how probable it must be that a load meets the SLA, to be relied on
 BUDGET_REQUESTS, BUDGET_S = 25_000, 120.0
 ALONE = 0.1  # requests in flight, below which they hardly ever meet: less load would not serve them better
-HOPELESS_ERRORS = 0.5
+HOPELESS_ERRORS, LOW_ENOUGH = 0.4, 0.25  # so many failures at so few requests/s: there is nothing to search
 _HOLDS = "the SLA holds at the highest load allowed"
 
 
@@ -207,7 +207,7 @@ def _hopeless_already(state: State, bad: float) -> Answer | None:
     """Lower loads need no look: requests that met no others were too slow, or most requests failed."""
     reading = next(r for r, _ in state.marks if r.load == bad)
     words, share = _server_words(reading)
-    lowest = state.fitting(bad) <= state.goal.min_load or (state.goal.by == "rate" and bad <= ALONE)
+    lowest = state.fitting(bad) <= state.goal.min_load or (state.goal.by == "rate" and bad <= LOW_ENOUGH)
     if share > (HOPELESS_ERRORS if lowest else 0.9):
         reason = f"{100 * share:.0f}% of the requests failed at a load of {bad:g}"
         return answer(state, Finding(evidence="none", reason=reason, limiting=_error_text(state), error=words))
