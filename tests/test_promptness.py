@@ -20,3 +20,12 @@ def test_an_unknown_machine_is_left_as_it_is(monkeypatch) -> None:  # type: igno
     monkeypatch.setattr(platform, "machine", lambda: "abacus")
 
     assert wake_promptly() is False
+
+
+def test_running_first_is_had_where_the_kernel_allows_it_and_changes_nothing_elsewhere() -> None:
+    ask = ASK.replace("wake_promptly", "run_first")
+    done = subprocess.run([sys.executable, "-c", ask], capture_output=True, text=True, check=True, timeout=30)
+
+    taken, policy, _ = done.stdout.split()
+    real_time = str(os.SCHED_FIFO | os.SCHED_RESET_ON_FORK)
+    assert policy == (real_time if taken == "True" else str(os.sched_getscheduler(0)))

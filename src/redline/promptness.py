@@ -5,6 +5,7 @@ from __future__ import annotations
 import ctypes
 import os
 import platform
+import sys
 
 _SYSCALL = {"x86_64": 314, "aarch64": 274}  # sched_setattr(2)
 _SLICE_NS = 100_000  # the shortest that the kernel accepts
@@ -21,6 +22,20 @@ class _Attributes(ctypes.Structure):
         ("deadline_ns", ctypes.c_uint64),
         ("period_ns", ctypes.c_uint64),
     )
+
+
+def run_first() -> bool:
+    """Run before every ordinary process whenever there is something to do; whether the kernel allows that to us.
+
+    Linux allows it to root, and to who has CAP_SYS_NICE or a limit of real-time priority; for children it ends.
+    """
+    if sys.platform != "linux":
+        return False
+    try:
+        os.sched_setscheduler(0, os.SCHED_FIFO | os.SCHED_RESET_ON_FORK, os.sched_param(1))
+    except OSError:
+        return False
+    return True
 
 
 def wake_promptly() -> bool:

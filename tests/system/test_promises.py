@@ -98,7 +98,7 @@ def test_show_answers_another_sla_and_says_what_is_missing_and_how_to_measure_it
     kept = len((found.kept / "trials.jsonl").read_text().splitlines())
 
     same = redline_here(("show", str(found.kept), "--sla", "mean_ttft_ms<=50s", "--json"), capsys)
-    other = redline_here(("show", str(found.kept), "--sla", "p99_ttft_ms<=20s", "--json"), capsys)
+    other = redline_here(("show", str(found.kept), "--sla", "p99.9_ttft_ms<=20s", "--json"), capsys)
 
     assert same[0] == 0
     assert ("floor", 50.0) == tuple(json.loads(same[1])["answers"][0][key] for key in ("evidence", "capacity"))
@@ -106,7 +106,7 @@ def test_show_answers_another_sla_and_says_what_is_missing_and_how_to_measure_it
     assert "the next measurement would be at" in other[2]
     program, *command = shlex.split(other[2].strip().splitlines()[-1].partition("only that: ")[2])
     assert program == "redline"
-    assert ["--sla", "p99_ttft_ms<=20s"] == command[command.index("--sla", command.index("--sla") + 1) :][:2]
+    assert ["--sla", "p99.9_ttft_ms<=20s"] == command[command.index("--sla", command.index("--sla") + 1) :][:2]
     assert kept == len((found.kept / "trials.jsonl").read_text().splitlines())
 
 

@@ -195,16 +195,20 @@ def test_latencies_are_those_of_the_virtual_server(server):
 
 def test_no_more_run_than_there_are_slots_and_the_others_wait():
     with SimServer("--max-num-seqs", "2") as small:
-        body = {**TEXT, "max_tokens": 60}
+        body = {**TEXT, "max_tokens": 120}
         clients = [threading.Thread(target=post, args=(small, "/v1/completions", body)) for _ in range(5)]
         for client in clients:
             client.start()
-        until(lambda: b'num_requests_waiting{model_name="simulated"} 3.0' in get(small, "/metrics")[1])
-        running = get(small, "/metrics")[1]
+
+        def shown():
+            page = get(small, "/metrics")[1].decode()
+            label = '{model_name="simulated"}'
+            return f"num_requests_running{label} 2.0" in page and f"num_requests_waiting{label} 3.0" in page
+
+        until(shown)
         for client in clients:
             client.join()
 
-        assert b'num_requests_running{model_name="simulated"} 2.0' in running
         assert small.in_flight() == 0
 
 

@@ -22,7 +22,7 @@ from redline.loadgen.pool import Pool, find_address
 from redline.loadgen.sources import describe
 from redline.loadgen.trial import Run, TrialSpec
 from redline.model import RedlineError
-from redline.promptness import wake_promptly
+from redline.promptness import run_first, wake_promptly
 
 _UNDRAINED_BYTES = 8_000_000  # more than this not yet taken by the driver: wait with the next report
 _SPARE_FILES = 64
@@ -183,7 +183,7 @@ async def _serve(fd: int) -> None:
 def main() -> None:
     """`python -m redline.loadgen.worker FD`: FD is this end of the socket."""
     _raise_file_limit()
-    wake_promptly()
+    _ = run_first() or wake_promptly()  # else late sends are recorded, and judged
     asyncio.run(_serve(int(sys.argv[1])))
 
 
