@@ -7,9 +7,9 @@ import pytest
 
 from redline.bench import Reading, read
 from redline.bench.command import measured, nearest_below, not_offered, requests_for, unknown_metrics, warm_up_s
-from redline.evidence import readings
 from redline.model import Probe, Trial
 from redline.records import Records, Status
+from redline.search.evidence import readings
 from redline.sla import sla_of
 from redline.verdict import judge, summary
 

@@ -7,8 +7,8 @@ import pytest
 
 from redline.bench import Reading, ResultError, knows, read, reader_of
 from redline.codec import load_experiment
+from redline.experiment.plan import fill
 from redline.model import CommandWorkload, UsageError
-from redline.plan import fill
 from redline.records import Status
 from redline.sla import judged, parse_criterion
 

@@ -3,8 +3,8 @@
 import pytest
 
 from redline.model import Failed, Goal, Invalid, Measured, Outcome, Probe, Stop, Trial
+from redline.search.state import client_limits, state_of
 from redline.sla import parse_sla
-from redline.state import client_limits, state_of
 
 SLA = parse_sla("p90_ttft_ms<=200")
 GOOD = Measured(stop=Stop(reason="full", at_s=1), duration_s=1, aggregates=({"completed": 100.0},))

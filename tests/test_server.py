@@ -7,13 +7,13 @@ from pathlib import Path
 
 import pytest
 
-from redline import address, ask, process, warmup
-from redline.idle import Stillness, requests_in
+from redline import process
 from redline.model import Endpoint, Measured, Outcome, Probe, RedlineError, ServerConfig, Stop, UsageError, Watch
 from redline.process import Marker
-from redline.readiness import listing
-from redline.released import gpu_memory_mib, wait_until_released
-from redline.server import attach, free_port, launch
+from redline.server import address, ask, attach, free_port, launch, warmup
+from redline.server.idle import Stillness, requests_in
+from redline.server.readiness import listing
+from redline.server.released import gpu_memory_mib, wait_until_released
 from tiny_server import SCRIPT, TinyServer, tiny_server
 from waiting import gone, number_in
 

@@ -17,7 +17,8 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from redline.journal import add_trial, read_journal, repair
+from redline.experiment.plan import identity, jobs
+from redline.experiment.workloads import PRESETS
 from redline.model import (
     Experiment,
     Failed,
@@ -31,12 +32,11 @@ from redline.model import (
     Trial,
     UsageError,
 )
-from redline.plan import identity, jobs
 from redline.process import Marker
 from redline.records import Records
 from redline.sla import parse_sla
 from redline.store import next_directory, open_store, reusable
-from redline.workloads import PRESETS
+from redline.store.journal import add_trial, read_journal, repair
 
 NOW = datetime(2026, 11, 25, 12, tzinfo=UTC)
 SERVER = ServerConfig(name="max_num_seqs=8", command=("vllm", "serve", "m", "--max-num-seqs", "8"))

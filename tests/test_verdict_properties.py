@@ -10,9 +10,9 @@ from hypothesis import strategies as st
 
 from made import E2E_S, TOKENS, limited, records, shares, total, trial
 from redline import stats
-from redline.evidence import readings
 from redline.model import ClientEvidence, Failed, Invalid, Measured, Probe, Sla, Stop, Trial
 from redline.records import Records
+from redline.search.evidence import readings
 from redline.sla import allowed_share, parse_sla
 from redline.verdict import CriterionJudgement, judge, usable, watcher
 from virtual import SLA, demo, measured

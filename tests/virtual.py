@@ -4,13 +4,13 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 import made
+from redline.experiment.workloads import parse_workload
 from redline.model import Answer, Goal, Measured, Probe, Sla, Trial, Workload
 from redline.search import next_job
 from redline.simulate.profiles import PROFILES, Profile
 from redline.simulate.session import VirtualSession
 from redline.sla import parse_sla
 from redline.verdict import watcher
-from redline.workloads import parse_workload
 
 WORKLOAD = parse_workload("random:in=128,out=24")
 SLA = parse_sla("p90_ttft_ms<=300, p90_tpot_ms<=20")

@@ -4,7 +4,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-from redline import proctable
+from redline.process import table
 
 
 def until(condition: Callable[[], object], within_s: float = 10.0) -> None:
@@ -17,7 +17,7 @@ def until(condition: Callable[[], object], within_s: float = 10.0) -> None:
 
 def gone(pid: int) -> bool:
     """Has the process ended? A zombie has."""
-    process = proctable.look(pid)
+    process = table.look(pid)
     return process is None or process.zombie
 
 

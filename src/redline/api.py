@@ -12,15 +12,12 @@ from urllib.parse import urlsplit
 
 import redline
 from redline import process
-from redline.address import is_local
-from redline.ask import expand, headers_of
 from redline.codec import attached_files, load_experiment, load_workload_file
-from redline.estimate import request_budget
-from redline.execute import run_jobs
-from redline.experimentfile import experiment_to_toml
-from redline.experiments import find_experiment
-from redline.goals import advice
-from redline.local import Keeper, local_lab
+from redline.experiment.build import find_experiment
+from redline.experiment.estimate import request_budget
+from redline.experiment.file import experiment_to_toml
+from redline.experiment.goals import advice
+from redline.experiment.plan import find_directory, identity, jobs
 from redline.model import (
     Answer,
     Emit,
@@ -33,9 +30,12 @@ from redline.model import (
     UsageError,
     Warned,
 )
-from redline.plan import find_directory, identity, jobs
 from redline.process import Marker
+from redline.runner.local import Keeper, local_lab
+from redline.runner.loop import run_jobs
 from redline.server import attach
+from redline.server.address import is_local
+from redline.server.ask import expand, headers_of
 from redline.store import Store, next_directory, open_store, reusable
 from redline.stored import OPTIONS, Opened, all_listed, open_experiment
 from redline.wording import load_text

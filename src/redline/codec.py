@@ -13,8 +13,12 @@ from typing import Any, Literal, cast
 from pydantic import ConfigDict, JsonValue, TypeAdapter, ValidationError
 from pydantic.dataclasses import dataclass as checked
 
-from redline.configurations import records_of
-from redline.experiments import SECTIONS, experiment_of
+from redline.experiment.build import SECTIONS, experiment_of
+from redline.experiment.configurations import records_of
+from redline.experiment.redaction import redact
+from redline.experiment.settings import Problem
+from redline.experiment.tomllines import line_of, lines_of
+from redline.experiment.workloads import WORKLOAD_KEYS, workload_of
 from redline.model import (
     UNITS,
     Answer,
@@ -32,10 +36,6 @@ from redline.model import (
     UsageError,
     Workload,
 )
-from redline.redaction import redact
-from redline.settings import Problem
-from redline.tomllines import line_of, lines_of
-from redline.workloads import WORKLOAD_KEYS, workload_of
 
 TRIAL_SCHEMA = "redline.trial/1"
 ANSWER_SCHEMA = "redline.answer/1"

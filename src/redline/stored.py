@@ -16,11 +16,11 @@ from typing import Any
 import numpy as np
 
 from redline.codec import load_experiment
+from redline.experiment.plan import jobs
+from redline.experiment.settings import Problem, told
 from redline.model import Answer, Case, Experiment, Measured, Probe, RedlineError, Sla, Trial, UsageError
-from redline.plan import jobs
 from redline.records import Records, Status
 from redline.search import answer_now, next_step
-from redline.settings import Problem, told
 from redline.sla import parse_sla
 from redline.store import EXPERIMENT, open_store, reusable
 from redline.units import nearest

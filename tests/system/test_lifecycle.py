@@ -11,8 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from redline import process, proctable
-from redline.process import Marker
+from redline import process
+from redline.process import Marker, table
 from tiny_server import SCRIPT
 from waiting import gone, until
 
@@ -194,4 +194,4 @@ def test_killed_in_the_middle_of_a_start_nothing_is_lost(driver: Driver) -> None
     process.stop_left_behind(noted)
 
     mark = f"{process.MARK}={noted.uuid}"
-    assert [] == [p for p in proctable.table() if not p.zombie and proctable.carries(p.pid, mark)]
+    assert [] == [p for p in table.table() if not p.zombie and table.carries(p.pid, mark)]

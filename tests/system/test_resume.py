@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from driving import ENVIRONMENT, SimServer, redline_here
-from redline import proctable
+from redline.process import table
 from waiting import gone, until
 
 EXPERIMENT = """
@@ -143,7 +143,7 @@ def test_killed_at_any_moment_the_same_command_goes_on_and_repeats_no_finished_t
 
 def _alone(session: int) -> bool:
     """No process of this session runs."""
-    return not [process for process in proctable.table() if process.session == session and not process.zombie]
+    return not [process for process in table.table() if process.session == session and not process.zombie]
 
 
 def test_a_process_that_got_the_number_of_the_lost_server_is_not_signalled(

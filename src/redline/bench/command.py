@@ -12,6 +12,7 @@ import numpy as np
 from redline import process, stats
 from redline.bench.readers import reader_of
 from redline.bench.reading import Reading, ResultError, knows
+from redline.experiment.plan import fill
 from redline.model import (
     ClientEvidence,
     CommandWorkload,
@@ -24,7 +25,6 @@ from redline.model import (
     Stop,
     Watch,
 )
-from redline.plan import fill
 from redline.sla import parse_criterion
 
 DEFAULT_REQUESTS = 150

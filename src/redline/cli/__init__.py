@@ -72,7 +72,7 @@ def _stopped(state: State) -> int:
     if directory is None or not directory.is_dir():
         click.echo("\nstopped", err=True)
         return _INTERRUPTED
-    from redline.redaction import redact
+    from redline.experiment.redaction import redact
 
     argv = redact(state.argv)
     hidden = " (put what is hidden as *** back in)" if argv != state.argv else ""

@@ -18,7 +18,7 @@ from rich.text import Text
 
 from redline import wording
 from redline.console import tables
-from redline.estimate import Estimate
+from redline.experiment.estimate import Estimate
 from redline.model import (
     Answer,
     Answered,

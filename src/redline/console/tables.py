@@ -11,10 +11,10 @@ from rich.table import Table
 from rich.text import Text
 
 from redline import wording
-from redline.estimate import Estimate
+from redline.experiment.estimate import Estimate
+from redline.experiment.redaction import redact
 from redline.model import Answer, Experiment, Measured, ServerConfig, Sla, Trial
-from redline.redaction import redact
-from redline.state import requests
+from redline.search.state import requests
 from redline.stored import Opened
 from redline.verdict import judge, usable
 

@@ -22,7 +22,7 @@ from redline.loadgen.pool import Pool, find_address
 from redline.loadgen.sources import describe
 from redline.loadgen.trial import Run, TrialSpec
 from redline.model import RedlineError
-from redline.promptness import run_first, wake_promptly
+from redline.process.priority import run_first, wake_promptly
 
 _UNDRAINED_BYTES = 8_000_000  # more than this not yet taken by the driver: wait with the next report
 _SPARE_FILES = 64

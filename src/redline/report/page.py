@@ -9,8 +9,8 @@ from html import escape
 from importlib.resources import files
 
 from redline import wording
+from redline.experiment.redaction import redact
 from redline.model import Answer, CommandWorkload, Lengths, Sla, Variable, Workload
-from redline.redaction import redact
 from redline.report.answers import answers_table, evidence_words
 from redline.report.data import ReportCase, ReportData
 from redline.report.figures import figures

@@ -12,9 +12,9 @@ from redline.model import Criterion, Failed, Invalid, Measured, Sla, Trial, Vari
 from redline.records import Floats, Records
 from redline.report.chart import Point, Standing
 from redline.sla import allowed_share, judged, met, metric_of
-from redline.tally import Tally, Window, first_look, lag_s, steady_window, tally
-from redline.trialstop import first_wave
 from redline.verdict import CriterionJudgement, Judgement, judge, summary, usable
+from redline.verdict.tally import Tally, Window, first_look, lag_s, steady_window, tally
+from redline.verdict.watch import first_wave
 from redline.wording import kind_text, load_text, quantity
 
 

@@ -7,8 +7,8 @@ from collections.abc import Iterable, Sequence
 from html import escape
 
 from redline import wording
+from redline.experiment.redaction import redact
 from redline.model import Failed, Invalid, Measured, Sla, Trial
-from redline.redaction import redact
 from redline.report.points import value_of
 from redline.sla import met
 from redline.verdict import judge, summary, usable

@@ -13,7 +13,7 @@ from typing import cast
 
 from redline import lengths
 from redline.model import Lengths, RedlineError
-from redline.promptness import wake_promptly
+from redline.process.priority import wake_promptly
 from redline.simulate import http, openai
 from redline.simulate.clock import Clock
 from redline.simulate.engine import Request

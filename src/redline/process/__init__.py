@@ -1,0 +1,33 @@
+"""Start, watch and reliably stop groups of processes."""
+
+from redline.process.group import (
+    MARK,
+    Group,
+    Marker,
+    alive,
+    exit_code,
+    interruptible,
+    new_marker,
+    shielded,
+    start,
+    stop,
+    stop_left_behind,
+    tail,
+    wait,
+)
+
+__all__ = [
+    "MARK",
+    "Group",
+    "Marker",
+    "alive",
+    "exit_code",
+    "interruptible",
+    "new_marker",
+    "shielded",
+    "start",
+    "stop",
+    "stop_left_behind",
+    "tail",
+    "wait",
+]

@@ -1,0 +1,1 @@
+"""Run jobs: the loop, and the laboratory that it works in."""

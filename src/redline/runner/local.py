@@ -1,0 +1,50 @@
+"""The lab of this machine: real servers under real load."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from redline import loadgen, search, verdict
+from redline.bench import CommandSession
+from redline.model import Case, CommandWorkload, Endpoint, ServerConfig, Session
+from redline.runner.lab import Lab, Subject, seeds
+from redline.server import Note, attach, launch
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Keeper:
+    """Where the lab leaves things: ids of trials, logs, the marker of the server that is up, warnings."""
+
+    next_id: Callable[[], str]
+    log_dir: Callable[[str], Path]
+    note: Note = field(default=lambda marker: None)  # noqa: ARG005 - to nobody
+    warn: Callable[[str], None] = field(default=lambda text: None)  # noqa: ARG005 - to nobody
+
+
+def local_lab(keeper: Keeper, seed: int | None = None) -> Lab:
+    """Launches or attaches to servers, and measures with the built-in generator or the workload's command."""
+
+    def connect(config: ServerConfig) -> AbstractContextManager[Subject]:
+        if config.attached:
+            return attach(config)
+        return launch(config, keeper.log_dir(config.name or "server"), keeper.note, keeper.warn)
+
+    def open_session(endpoint: Endpoint, case: Case) -> AbstractContextManager[Session]:
+        name = "-".join(part for part in (case.server.name, case.workload.name) if part)
+        if isinstance(case.workload, CommandWorkload):
+            return nullcontext(CommandSession(endpoint, case.workload, keeper.log_dir(name)))
+        return loadgen.open_session(endpoint, case.workload, keeper.log_dir(name) / "loadgen.log")
+
+    return Lab(
+        connect=connect,
+        open_session=open_session,
+        next_id=keeper.next_id,
+        next_job=search.next_job,
+        answer_now=search.answer_now,
+        watcher=verdict.watcher,
+        summary=verdict.summary,
+        seed=seeds(seed),
+    )

@@ -1,0 +1,297 @@
+"""The loop: one job in, events out, an answer for each of its cases and SLAs."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime
+
+import numpy as np
+
+from redline.model import (
+    Answer,
+    Answered,
+    Case,
+    Emit,
+    EvidenceClass,
+    Experiment,
+    Failed,
+    Job,
+    Measured,
+    Outcome,
+    Probe,
+    Progress,
+    RedlineError,
+    ServerReady,
+    ServerStarting,
+    ServerStopped,
+    Session,
+    Sla,
+    Stop,
+    Trial,
+    TrialEnded,
+    TrialStarted,
+    UsageError,
+    Watch,
+)
+from redline.records import Records
+from redline.runner.lab import Lab, Subject
+
+_DEATHS = 2  # of the server in one case: it is started again once
+_IDLE_S = 60.0
+_STATS_SHARE = 0.05  # of the time at most goes into statistics for the eye
+
+
+@dataclass(slots=True)
+class _Search:
+    """One case on its way to its answers."""
+
+    case: Case
+    evidence: list[Trial]
+    answers: list[Answer] | None = None
+    deaths: int = 0  # of the server in its trials, in this run
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class _Run:
+    """What stays the same for a whole job."""
+
+    experiment: Experiment
+    lab: Lab
+    emit: Emit
+
+
+def run_jobs(
+    jobs: Sequence[Job], history: Mapping[str, Sequence[Trial]], experiment: Experiment, lab: Lab, emit: Emit
+) -> list[Answer]:
+    """The answers in the order of the cases; a job that breaks answers so, and the next one starts."""
+    return [answer for job in jobs for answer in run_job(job, history, experiment, lab, emit)]
+
+
+def run_job(
+    job: Job, history: Mapping[str, Sequence[Trial]], experiment: Experiment, lab: Lab, emit: Emit
+) -> list[Answer]:
+    """Measure every case of a job until each SLA is answered; no server is started where the history answers all.
+
+    `history` holds the finished trials by case key. What breaks is part of the answer: a configuration
+    that does not start is `not_started`, a server that dies is started again until the search says that
+    it died often enough. Raises UsageError, and what `emit` raises (a full disk ends the run).
+    """
+    run = _Run(experiment=experiment, lab=lab, emit=emit)
+    searches = [_Search(case=case, evidence=list(history.get(case.key, ()))) for case in job.cases]
+    while unanswered := [search for search in searches if _next(run, search)]:
+        _serve(run, job, unanswered)
+    return [answer for search in searches for answer in search.answers or ()]
+
+
+def _serve(run: _Run, job: Job, searches: Sequence[_Search]) -> None:
+    """One life of the server: ends with all searches answered, or with its death."""
+    began = time.monotonic()
+    run.emit(ServerStarting(server=job.server))
+    with ExitStack() as stack:
+        stack.callback(run.emit, ServerStopped(server=job.server))
+        try:
+            subject = stack.enter_context(run.lab.connect(job.server))
+        except UsageError:
+            raise
+        except RedlineError as error:
+            died = any(search.deaths for search in searches)
+            for search in searches:
+                _give_up(run, search, "crashed" if died else "not_started", str(error))
+            return
+        run.emit(ServerReady(server=job.server, endpoint=subject.endpoint, took_s=time.monotonic() - began))
+        for search in searches:
+            if not _measure_case(run, search, subject):
+                return
+
+
+def _measure_case(run: _Run, search: _Search, subject: Subject) -> bool:
+    """Measure until the case is answered; False when the server died."""
+    with ExitStack() as stack:
+        try:
+            session = stack.enter_context(run.lab.open_session(subject.endpoint, search.case))
+            subject.warm_up(session)
+        except UsageError:
+            raise
+        except RedlineError as error:
+            if subject.alive():
+                _give_up(run, search, None, str(error))
+                return True
+            _died(run, search, f"{error}\n{subject.log_tail()}".rstrip())
+            return False
+        while step := _next(run, search):
+            trial = _measure(run, search, (subject, session), step)
+            search.evidence.append(trial)
+            if _server_died(trial):
+                _died(run, search, None)
+                return False
+    return True
+
+
+# ---- one trial -------------------------------------------------------------------------------------------------------
+
+
+@dataclass(slots=True)
+class _Watching:
+    """The watch of the SLA that asked, with progress and an eye on the server beside it."""
+
+    run: _Run
+    case: Case
+    probe: Probe
+    sla: Sla
+    subject: Subject
+    judge: Watch
+    broken: int = 0
+    died: bool = False
+    stats: Mapping[str, float] = field(default_factory=dict)
+    stats_due_s: float = 0.0  # by the monotonic clock
+
+    def __call__(self, records: Records) -> Stop | None:
+        broken = int(np.count_nonzero(records.broken))
+        if broken > self.broken and not self.subject.alive():
+            self.died = True
+            return Stop(reason="ended", at_s=records.observed_s, detail="server died")
+        self.broken = broken
+        self._show(records)
+        return self.judge(records)
+
+    def _show(self, records: Records) -> None:
+        began = time.monotonic()
+        if began >= self.stats_due_s:
+            seen = Measured(
+                stop=Stop(reason="ended", at_s=records.observed_s), duration_s=records.observed_s, records=records
+            )
+            summary = self.run.lab.summary(seen)
+            self.stats = {c.metric: summary[c.metric] for c in self.sla.criteria if c.metric in summary}
+            self.stats_due_s = began + (time.monotonic() - began) / _STATS_SHARE
+        self.run.emit(
+            Progress(
+                case=self.case,
+                probe=self.probe,
+                now_s=records.observed_s,
+                sent=int(np.count_nonzero(~np.isnan(records.sent_s))),
+                finished=int(np.count_nonzero(records.ok)),
+                failed=self.broken,
+                stats=self.stats,
+            )
+        )
+
+
+def _measure(run: _Run, search: _Search, on: tuple[Subject, Session], step: tuple[Sla, Probe]) -> Trial:
+    (subject, session), (sla, probe) = on, step
+    number = len(search.evidence) + 1
+    warnings = [*subject.warnings, *getattr(session, "warnings", ())]
+    if restless := subject.settle(_settle_limit_s(search.evidence)):
+        warnings.append(restless)
+    subject.reset_caches()
+    run.emit(TrialStarted(case=search.case, probe=probe, number=number))
+    watch = _Watching(
+        run=run,
+        case=search.case,
+        probe=probe,
+        sla=sla,
+        subject=subject,
+        judge=run.lab.watcher(probe, sla, tuple(search.evidence)),
+    )
+    seed = run.lab.seed(number)
+    started = datetime.now(UTC).isoformat(timespec="milliseconds")
+    try:
+        outcome = session.measure(probe, watch, seed)
+    except UsageError:
+        raise
+    except RedlineError as error:
+        outcome = Failed(reason=str(error))
+    if watch.died or not subject.alive():
+        outcome = _death(outcome, subject)
+    trial = Trial(
+        id=run.lab.next_id(),
+        case=search.case.key,
+        probe=probe,
+        seed=seed,
+        started=started,
+        outcome=outcome,
+        server_start=subject.start_id,
+        facts=getattr(session, "facts", {}),
+        warnings=tuple(dict.fromkeys(warnings)),
+    )
+    run.emit(TrialEnded(case=search.case, trial=trial))
+    return trial
+
+
+def _death(outcome: Outcome, subject: Subject) -> Failed:
+    words = outcome.reason if isinstance(outcome, Failed) else "the server died during the trial"
+    return Failed(reason=words, duration_s=outcome.duration_s, log_tail=subject.log_tail(), server_died=True)
+
+
+def _settle_limit_s(evidence: Sequence[Trial]) -> float:
+    """Long enough for what the trial before may have left in the server's queue."""
+    last = evidence[-1].outcome if evidence else None
+    if not isinstance(last, Measured) or last.records is None or not last.records.ok.any():
+        return _IDLE_S
+    return max(_IDLE_S, 2.0 * float(np.nanpercentile(last.records.e2el_ms(), 90)) / 1e3)
+
+
+def _died(run: _Run, search: _Search, error: str | None) -> None:
+    """Once is bad luck; the search says so too, but sees only deaths in trials."""
+    search.deaths += 1
+    if search.deaths >= _DEATHS:
+        _give_up(run, search, "crashed", error)
+
+
+# ---- deciding --------------------------------------------------------------------------------------------------------
+
+
+def _next(run: _Run, search: _Search) -> tuple[Sla, Probe] | None:
+    """What to measure next; None when the case is answered, which is told once."""
+    if search.answers is not None:
+        return None
+    step = run.lab.next_job(tuple(search.evidence), run.experiment.slas, run.experiment.goal)
+    if isinstance(step, list):
+        _finish(run, search, step)
+        return None
+    return step
+
+
+def _give_up(run: _Run, search: _Search, evidence: EvidenceClass | None, error: str | None) -> None:
+    """Answer with what is known, because no more can be measured."""
+    why = {"crashed": "the server died", "not_started": "the server did not start"}.get(evidence or "", "error")
+    seen = tuple(search.evidence)
+    answers = [run.lab.answer_now(seen, sla, run.experiment.goal, why) for sla in run.experiment.slas]
+    if evidence is not None:
+        answers = [_as(answer, evidence, seen) for answer in answers]
+    _finish(run, search, [replace(answer, error=error or answer.error) for answer in answers])
+
+
+def _as(answer: Answer, evidence: EvidenceClass, trials: Sequence[Trial]) -> Answer:
+    if evidence != "crashed":
+        return replace(answer, evidence=evidence)
+    high = min((trial.probe.load for trial in trials if _server_died(trial)), default=answer.high)
+    return replace(answer, evidence=evidence, limiting="server exited", high=high)
+
+
+def _server_died(trial: Trial) -> bool:
+    return isinstance(trial.outcome, Failed) and trial.outcome.server_died
+
+
+def _finish(run: _Run, search: _Search, answers: Sequence[Answer]) -> None:
+    met = [warning for trial in search.evidence for warning in trial.warnings]
+    search.answers = [
+        replace(
+            answer,
+            server=search.case.server.name,
+            workload=search.case.workload.name,
+            warnings=tuple(dict.fromkeys([*answer.warnings, *met])),
+            error=answer.error or (_last_words(search.evidence) if answer.evidence == "crashed" else None),
+        )
+        for answer in answers
+    ]
+    for answer in search.answers:
+        run.emit(Answered(case=search.case, answer=answer))
+
+
+def _last_words(evidence: Sequence[Trial]) -> str | None:
+    """Of the server that died, or of whatever broke last."""
+    said = [f"{t.outcome.reason}\n{t.outcome.log_tail}".rstrip() for t in evidence if isinstance(t.outcome, Failed)]
+    return said[-1] if said else None

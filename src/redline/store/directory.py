@@ -1,0 +1,303 @@
+"""An experiment directory: who may write in it, what it is about, what was measured."""
+
+from __future__ import annotations
+
+import fcntl
+import hashlib
+import json
+import os
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import asdict
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+from redline.experiment.plan import Identity
+from redline.experiment.redaction import redact
+from redline.model import RedlineError, Trial, UsageError
+from redline.process import Marker, shielded
+from redline.store.durable import TEMPORARY, cannot_write, replace_file, write_all
+from redline.store.environment import collect
+from redline.store.journal import LINES, REQUESTS, Journal, add_trial, read_journal, repair
+
+EXPERIMENT = "experiment.toml"
+ENVIRONMENT = "environment.json"
+
+_LOCK, _MARKER, _LOGS = "lock", "server.json", "logs"
+_ENVIRONMENT_SCHEMA = "redline.environment/1"
+_KEPT_RUNS = 100
+_FRESH = timedelta(hours=24)
+_SAFE = re.compile(r"[^A-Za-z0-9=,._+-]+")
+_LONGEST_NAME = 100
+
+
+class Store:
+    """The measurements of one experiment, on disk."""
+
+    def __init__(self, directory: Path, experiment_text: str, about: Mapping[str, Any], journal: Journal) -> None:
+        self.directory = directory
+        self.experiment_text = experiment_text
+        self.environment = about
+        self.notes = list(journal.notes)  # what was dropped or cannot be used, in words
+        self.trials: dict[str, tuple[Trial, ...]] = {}  # by case key, in the order they were measured
+        self._writable = False
+        self._secrets: Sequence[str] = ()
+        self._last_id = _last_id(directory, journal.ids)
+        for trial in journal.trials:
+            self._remember(trial)
+
+    def append(self, trial: Trial) -> None:
+        """Keep a finished trial; when this returns it is on the disk. RedlineError where it cannot be written.
+
+        An interrupt waits until that is done.
+        """
+        self._require_lock()
+        with shielded():
+            add_trial(self.directory, trial, self._secrets)
+            self._remember(trial)
+
+    def next_id(self) -> str:
+        """An id that no trial has had, not even one that a kill cut off."""
+        self._last_id += 1
+        return f"{self._last_id:04d}"
+
+    def log_dir(self, name: str) -> Path:
+        """A folder for the logs of this server or trial; it is made."""
+        self._require_lock()
+        folder = self.directory / _LOGS / _file_name(name)
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise cannot_write(folder, error) from error
+        return folder
+
+    def server_marker(self) -> Marker | None:
+        """The server that was up when this directory was last written, if it was not seen to end."""
+        path = self.directory / _MARKER
+        if not path.exists():
+            return None
+        try:
+            data = json.loads(path.read_text(encoding="utf-8"))
+            return Marker(**{**data, "stop": tuple(data["stop"])})
+        except (OSError, ValueError, TypeError, KeyError):
+            return None
+
+    def write_marker(self, marker: Marker) -> None:
+        """Note the server that is up now. For the owner's eyes only: its stop command is kept word by word."""
+        self._require_lock()
+        with shielded():
+            replace_file(self.directory / _MARKER, json.dumps(asdict(marker)).encode(), mode=0o600)
+
+    def clear_marker(self) -> None:
+        """Nothing is left of the server."""
+        self._require_lock()
+        path = self.directory / _MARKER
+        try:
+            path.unlink(missing_ok=True)
+        except OSError as error:
+            raise cannot_write(path, error) from error
+
+    def _remember(self, trial: Trial) -> None:
+        self.trials[trial.case] = (*self.trials.get(trial.case, ()), trial)
+
+    def _require_lock(self) -> None:
+        if not self._writable:
+            raise RuntimeError(f"{self.directory} was opened for reading")
+
+    def _begin(self, identity: Identity, experiment_text: str, files: Mapping[str, str]) -> None:
+        """Take the directory over for this experiment: the texts as given, and the machine they run on now."""
+        self._writable, self._secrets = True, identity.secrets
+        self.experiment_text = redact(experiment_text, identity.secrets)
+        self._write(EXPERIMENT, self.experiment_text)  # first: it marks the directory as ours after a kill
+        for name, text in files.items():
+            self._write(name, redact(text, identity.secrets))
+        run = {**collect(), "servers": {name: list(words) for name, words in identity.commands.items()}}
+        self.environment = {
+            "schema": _ENVIRONMENT_SCHEMA,
+            "variable": identity.variable,
+            "cases": {**self.environment.get("cases", {}), **identity.cases},
+            "runs": [*self.environment.get("runs", []), redact(run, identity.secrets)][-_KEPT_RUNS:],
+        }
+        self._write(ENVIRONMENT, json.dumps(self.environment, indent=2) + "\n")
+
+    def _write(self, name: str, text: str) -> None:
+        replace_file(self.directory / name, text.encode(errors="replace"))
+
+
+@contextmanager
+def open_store(
+    directory: Path,
+    experiment_text: str = "",
+    identity: Identity | None = None,
+    *,
+    write: bool = True,
+    files: Mapping[str, str] | None = None,
+) -> Iterator[Store]:
+    """An experiment directory: made where there is none, taken up again where it holds this experiment.
+
+    To read it (`write=False`) takes no lock, needs no identity and changes nothing. `files` are what the
+    experiment's text refers to.
+
+    Raises:
+        UsageError: it holds another experiment, something else, or (to read) nothing.
+        RedlineError: somebody else writes in it, or nobody can.
+    """
+    if not write:
+        yield _open_to_read(directory)
+        return
+    if identity is None:
+        raise ValueError("to write, say which experiment it is")
+    try:
+        _refuse_strangers(directory)
+        directory.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise cannot_write(directory, error) from error
+    with _locked(directory):
+        journal, about = read_journal(directory), _about(directory)
+        _refuse_another(directory, about, journal, identity)
+        done = repair(directory, journal)
+        store = Store(directory, experiment_text, about, journal)
+        store.notes += done
+        store._begin(identity, experiment_text, files or {})
+        yield store
+
+
+def next_directory(directory: Path) -> Path:
+    """The first of NAME, NAME-2, NAME-3 ... that is not there."""
+    number, free = 2, directory
+    while free.exists():
+        free, number = directory.with_name(f"{directory.name}-{number}"), number + 1
+    return free
+
+
+def reusable(trials: Sequence[Trial], now: datetime, server_start: str) -> tuple[tuple[Trial, ...], str]:
+    """Which trials of an attached server still say something about it, and a sentence on the others.
+
+    Not those older than 24 h, and not those of another start of the server, where both starts are known.
+    """
+    old = [trial for trial in trials if now - _started(trial) > _FRESH]
+    other = [t for t in trials if t not in old and server_start and t.server_start not in ("", server_start)]
+    used = tuple(trial for trial in trials if trial not in old and trial not in other)
+    reasons = [f"{len(old)} older than 24 h"] if old else []
+    reasons += [f"{len(other)} from before the server was started anew"] if other else []
+    if not reasons:
+        return used, ""
+    count = len(old) + len(other)
+    what = "1 earlier trial is" if count == 1 else f"{count} earlier trials are"
+    return used, f"{what} kept but not used ({' and '.join(reasons)}); --reuse uses them all the same"
+
+
+# ---- opening ---------------------------------------------------------------------------------------------------------
+
+
+def _open_to_read(directory: Path) -> Store:
+    if not any((directory / name).is_file() for name in (EXPERIMENT, LINES)):
+        there = "holds no experiment" if directory.is_dir() else "is not there"
+        raise UsageError(f"{directory} {there}; give the directory that a `redline find` or `redline run` named")
+    try:
+        path = directory / EXPERIMENT
+        text = path.read_text(encoding="utf-8") if path.is_file() else ""
+    except (OSError, UnicodeDecodeError) as error:
+        raise RedlineError(f"cannot read {directory / EXPERIMENT}: {error}; check its rights") from error
+    return Store(directory, text, _about(directory), read_journal(directory))
+
+
+def _refuse_strangers(directory: Path) -> None:
+    """Never write among files that are not ours."""
+    if directory.is_dir():
+        names = {path.name for path in directory.iterdir() if not path.name.endswith(TEMPORARY)}
+        if names <= {_LOCK, _LOGS} or names & {EXPERIMENT, LINES, ENVIRONMENT}:
+            return
+        shown = ", ".join(sorted(names)[:3])
+        raise UsageError(
+            f"{directory} holds other files ({shown}) and no experiment of Redline; choose a new directory with --out"
+        )
+    if directory.exists() or directory.is_symlink():
+        raise UsageError(f"{directory} is no directory; choose another place with --out")
+
+
+def _refuse_another(directory: Path, about: Mapping[str, Any], journal: Journal, identity: Identity) -> None:
+    """More SLAs, configurations or workloads make no other experiment; no case in common, or another load, does."""
+    kept: Mapping[str, str] = about.get("cases", {})
+    known = kept.keys() | {trial.case for trial in journal.trials}
+    variable = about.get("variable") or next((trial.probe.by for trial in journal.trials), identity.variable)
+    if not known or (known & identity.cases.keys() and variable == identity.variable):
+        return
+    theirs, ours = _labels(kept.values()), _labels(identity.cases.values())
+    if variable != identity.variable:
+        theirs, ours = f"{theirs}, by {variable}", f"{ours}, by {identity.variable}"
+    changed = "; the names are the same, but the command, its environment or the workload is not" * (theirs == ours)
+    raise UsageError(
+        f"{directory} holds another experiment ({theirs}) than this one ({ours}){changed}; "
+        "keep this one elsewhere with --out DIR, or beside it with --again"
+    )
+
+
+def _labels(labels: Any) -> str:
+    known = list(labels)
+    more = f" and {len(known) - 2} more" if len(known) > 2 else ""
+    return " | ".join(known[:2]) + more if known else "of which only trials are left"
+
+
+def _about(directory: Path) -> dict[str, Any]:
+    """What environment.json says; nothing where it is missing or unreadable, since it only describes."""
+    with suppress(OSError, ValueError):
+        about = json.loads((directory / ENVIRONMENT).read_text(encoding="utf-8"))
+        if isinstance(about, dict) and isinstance(about.get("cases", {}), dict):
+            return about
+    return {}
+
+
+@contextmanager
+def _locked(directory: Path) -> Iterator[None]:
+    """Hold the directory; the lock goes with the process, however that ends."""
+    path = directory / _LOCK
+    try:
+        handle = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
+    except OSError as error:
+        raise cannot_write(path, error) from error
+    try:
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            holder = os.read(handle, 32).decode(errors="replace").strip() or "another process"
+            who = f"process {holder}" if holder.isdecimal() else holder
+            raise RedlineError(
+                f"{directory} is in use by {who}; wait until it has ended, or choose another place with --out"
+            ) from error
+        except OSError as error:
+            raise RedlineError(
+                f"{directory} cannot be locked ({error.strerror}); choose a directory on a local disk with --out"
+            ) from error
+        try:
+            os.ftruncate(handle, 0)
+            write_all(handle, f"{os.getpid()}\n".encode())
+        except OSError as error:
+            raise cannot_write(path, error) from error
+        yield
+    finally:
+        os.close(handle)
+
+
+def _last_id(directory: Path, ids: frozenset[str]) -> int:
+    names = set(ids)
+    for folder in (directory / REQUESTS, directory / _LOGS):
+        if folder.is_dir():
+            names |= {path.stem for path in folder.iterdir()}
+    return max((int(name) for name in names if name.isascii() and name.isdecimal()), default=0)
+
+
+def _file_name(name: str) -> str:
+    """A name that any file system takes; other names never become the same one."""
+    safe = _SAFE.sub("_", name).lstrip(".")[:_LONGEST_NAME]
+    return safe if safe and safe == name else f"{safe}-{hashlib.sha256(name.encode(errors='replace')).hexdigest()[:8]}"
+
+
+def _started(trial: Trial) -> datetime:
+    try:
+        started = datetime.fromisoformat(trial.started)
+    except ValueError:
+        return datetime.min.replace(tzinfo=UTC)
+    return started if started.tzinfo else started.replace(tzinfo=UTC)
