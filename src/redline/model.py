@@ -98,7 +98,7 @@ class CommandWorkload:
 class ServerConfig:
     """One launch command after its parameters are applied, or the address of a server that runs.
 
-    `${NAME}` in `env` and `headers` stays unexpanded here and in everything stored; server.py expands it when used.
+    `${NAME}` in `env` and `headers` stays unexpanded here and in everything stored; server/ expands it when used.
     """
 
     name: str
