@@ -17,6 +17,7 @@ from redline.search.state import FIRST_LOAD, State, asked, breakdowns, client_li
 from redline.sla import metric_of
 
 COARSE, COARSE_SHARE, CONFIRM_SHARE = 0.12, 0.35, 0.75
+SEVERAL, LONG_SHARE = 8, 2.0
 MAX_SCOUTS, MAX_CONFIRMS, MAX_HOLDS = 30, 3, 3
 SURE = 0.8  # how probable it must be that a load meets the SLA, to be relied on
 BUDGET_REQUESTS, BUDGET_S = 25_000, 120.0
@@ -285,7 +286,9 @@ def _main(state: State, belief: Belief) -> Probe:
     if belief.half > COARSE:
         return state.probe(belief.quantile(0.5), "main", COARSE_SHARE)
     turn = len(state.own) % 3
-    return state.probe(belief.quantile((0.5, 0.3, 0.7)[turn]), "main")
+    # A search that goes on and on has much to tell apart: then longer trials, for each one's start is lost.
+    share = 1.0 if len(state.own) < SEVERAL else LONG_SHARE
+    return state.probe(belief.quantile((0.5, 0.3, 0.7)[turn]), "main", share)
 
 
 def _support(state: State, belief: Belief, capacity: float) -> Reading | None:

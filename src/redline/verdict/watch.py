@@ -12,12 +12,27 @@ from redline import stats
 from redline.model import Criterion, Measured, Probe, Sla, Stop, Trial, Watch
 from redline.records import Records
 from redline.sla import allowed_share, judged, latency_ms, metric_of
-from redline.verdict.tally import FIRST_SIGHT, Tally, Window, at_first_sight, lag_s, steady_window, tally, window_of
+from redline.verdict.tally import (
+    FIRST_SIGHT,
+    Tally,
+    Window,
+    at_first_sight,
+    first_look,
+    lag_s,
+    steady_window,
+    tally,
+    window_of,
+)
 
 SCOUT_REQUESTS, SETTLED = FIRST_SIGHT, 0.9
+FEW_ALONE, ALONE, WELL_WITHIN = (
+    5,
+    0.5,
+    0.8,
+)  # requests, when fewer than so many are in flight, within that share of each bound
 EXTENSION, MAX_EXTENSIONS = 1.7, 3
 MIN_WINDOW_S = 5.0
-MIN_EPISODES, MOST_LONGER = 10, 8  # so many separate busy spells, unless that takes so many times the requests
+MIN_EPISODES, MOST_LONGER = 5, 8  # so many separate busy spells, unless that takes so many times the requests
 MIN_REQUESTS = 90  # gaps come by the hundred, but those of one request tell one story
 
 
@@ -135,6 +150,8 @@ def _scouted(probe: Probe, sla: Sla, records: Records) -> Stop | None:
     skip = first_wave(probe)
     ended = ~records.running
     want = SCOUT_REQUESTS if probe.by == "rate" else skip + max(SCOUT_REQUESTS, skip)
+    if probe.by == "rate" and _untroubled(sla, records):
+        want = FEW_ALONE
     latencies = stats.e2e_s(records)
     settle_s = 1.5 * float(latencies.mean()) if len(latencies) else 0.0
     if int(ended.sum()) < want or records.observed_s < max(1.0, settle_s):
@@ -147,6 +164,14 @@ def _scouted(probe: Probe, sla: Sla, records: Records) -> Stop | None:
             if float(settled[looked_at].mean()) < SETTLED:
                 return None
     return Stop(reason="scouted", at_s=records.observed_s)
+
+
+def _untroubled(sla: Sla, records: Records) -> bool:
+    """Do requests hardly meet, and keep well within all bounds? Then a few more would say no more."""
+    if float(records.age_s().sum()) > ALONE * records.observed_s:
+        return False
+    looks = [first_look(c, records, 0) for c in sla.criteria if metric_of(c.metric).kind != "throughput"]
+    return all(found.n > 0 and found.k <= 0 and not found.ratio > WELL_WITHIN for found in looks)
 
 
 def first_wave(probe: Probe) -> int:
