@@ -10,7 +10,8 @@ import pytest
 from redline import process
 from redline.model import Endpoint, Measured, Outcome, Probe, RedlineError, ServerConfig, Stop, UsageError, Watch
 from redline.process import Marker
-from redline.server import address, ask, attach, free_port, launch, warmup
+from redline.server import address, ask, attach, launch, warmup
+from redline.server.address import free_port
 from redline.server.idle import Stillness, requests_in
 from redline.server.readiness import listing
 from redline.server.released import gpu_memory_mib, wait_until_released

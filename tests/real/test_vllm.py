@@ -56,7 +56,11 @@ def test_two_configurations_are_launched_searched_and_compared(place: Path, by: 
 
 
 def test_vllm_bench_serve_drives_the_search(place: Path) -> None:
-    (answer,) = answers(place, "run", str(ROOT / "examples" / "vllm-bench.toml"))
+    example = (ROOT / "examples" / "vllm-bench.toml").read_text()
+    if os.geteuid() == 0:  # as the example advises where server and client share a few cores
+        example = example.replace('"vllm bench serve', '"chrt --fifo 1 vllm bench serve')
+    (place / "bench.toml").write_text(example)
+    (answer,) = answers(place, "run", "bench.toml")
 
     assert answer["evidence"] == "edge"
     assert answer["quality"] == "records"

@@ -300,7 +300,7 @@ def _support(state: State, belief: Belief, capacity: float) -> Reading | None:
 
 def _fallback(state: State, belief: Belief, capacity: float) -> Reading | None:
     """A supported load a little below: less than we could say, but nothing that was not seen."""
-    low = belief.quantile(0.05) * 0.97
+    low = min(0.97 * belief.quantile(0.05), (1 - state.goal.precision) * capacity)
     return max((r for r in state.supported() if low <= r.load <= capacity), key=lambda r: r.load, default=None)
 
 

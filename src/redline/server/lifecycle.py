@@ -14,7 +14,6 @@ from redline import process
 from redline.model import Endpoint, RedlineError, ServerConfig, Session, UsageError
 from redline.process import Group, Marker
 from redline.server import address, readiness
-from redline.server.address import free_port as free_port  # part of this module's interface
 from redline.server.ask import NoReplyError, ask, expand, headers_of
 from redline.server.idle import Stillness
 from redline.server.released import gpu_memory_mib, wait_until_released
