@@ -76,7 +76,7 @@ def criterion_text(criterion: Criterion, stat: float | None) -> str:
 
 def tightest(sla: Sla, stats: Mapping[str, float]) -> Criterion | None:
     """The criterion nearest to its bound, or furthest beyond it; None without numbers."""
-    known = [c for c in sla.criteria if math.isfinite(stats.get(c.metric, math.nan))]
+    known = [c for c in sla.criteria if not math.isnan(stats.get(c.metric, math.nan))]
     return max(known, key=lambda c: ratio(c, stats[c.metric]), default=None)
 
 
@@ -97,7 +97,7 @@ def outcome_text(trial: Trial, sla: Sla | None, stats: Mapping[str, float]) -> t
     criterion = tightest(sla, stats)
     if criterion is None:
         return "open", "cut short, too early to say" if reason == "budget" else "measured"
-    broken = [c for c in sla.criteria if c.metric in stats and not met(c, stats[c.metric])]
+    broken = [c for c in sla.criteria if not math.isnan(stats.get(c.metric, math.nan)) and not met(c, stats[c.metric])]
     words = criterion_text(criterion, stats[criterion.metric])
     if reason == "budget":
         return "open", f"ended by the budget: {words}"

@@ -37,9 +37,10 @@ from redline.model import (
     TrialStarted,
     Warned,
 )
+from redline.search import seen
 from redline.sla import met
 from redline.stored import Opened
-from redline.verdict import judge, usable
+from redline.verdict import usable
 
 _PLAIN_WIDTH = 200  # a pipe or a file has no width: do not wrap
 _PLAIN_EVERY_S = 30.0  # without a terminal a long trial says that often how it goes
@@ -58,7 +59,6 @@ class Console:
         self._out = _screen(stderr=False)
         self._quiet = quiet
         self._slas: dict[str, Sla] = {}
-        self._confidence = 0.9
         self._several_cases = False
         self._live: Live | None = None
         self._spinner = Spinner("dots" if _unicode(self._err) else "line")
@@ -72,7 +72,6 @@ class Console:
     def begin(self, experiment: Experiment) -> None:
         """Learn the bounds that progress is shown against."""
         self._slas = {sla.name: sla for sla in experiment.slas}
-        self._confidence = experiment.goal.confidence
         self._several_cases = len(experiment.servers) * len(experiment.workloads) > 1
 
     def __enter__(self) -> Console:
@@ -175,8 +174,7 @@ class Console:
         good, why = usable(trial, sla)
         if not good:
             return "lost", f"not usable: {why}"
-        judged = {c.criterion.metric: c.stat for c in judge(trial, sla, self._confidence).criteria}
-        return wording.outcome_text(trial, sla, judged or self._last_stats)
+        return wording.outcome_text(trial, sla, seen(trial, sla) or self._last_stats)
 
     def _asking(self, name: str) -> Sla | None:
         return self._slas.get(name) or (next(iter(self._slas.values())) if len(self._slas) == 1 else None)

@@ -107,6 +107,13 @@ def readings(evidence: Sequence[Trial], sla: Sla) -> list[Reading]:
     return [reading for trial in evidence if (reading := _read(_Same(trial), sla)) is not None]
 
 
+def seen(trial: Trial, sla: Sla) -> dict[str, float]:
+    """What the search sees of a trial: each metric's value, in its own unit; empty where it sees nothing."""
+    reading = _read(_Same(trial), sla)
+    found = {} if reading is None else {t.criterion.metric: t.stat for t in reading.tallies.values() if t.n > 0}
+    return {metric: stat for metric, stat in found.items() if not math.isnan(stat)}
+
+
 @lru_cache(maxsize=256)  # the same trials are read after each new one
 def _read(key: _Same, sla: Sla) -> Reading | None:
     trial = key.trial
