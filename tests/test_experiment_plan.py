@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from redline.experiment import plan
 from redline.experiment.commands import placeholders, record_text
-from redline.experiment.estimate import floor_requests, judged_requests, largest_percentile
+from redline.experiment.estimate import judged_requests, largest_percentile
 from redline.experiment.workloads import PRESETS
 from redline.model import (
     ClientEvidence,
@@ -27,6 +27,7 @@ from redline.model import (
     Workload,
 )
 from redline.sla import parse_criterion, parse_sla
+from redline.stats import floor_to_pass
 
 SERVER = ServerConfig(name="server", command=("vllm", "serve", "m", "--port", "{port}"))
 RUNNING = ServerConfig(name="there", url="http://127.0.0.1:8000")
@@ -321,13 +322,13 @@ def test_the_secrets_of_an_experiment_are_known_wherever_they_turn_up():
 
 
 def test_the_sample_floor_is_that_of_the_binomial_rule():
-    assert [459, 90, 44] == [floor_requests(share, 0.99) for share in (0.01, 0.05, 0.1)]
-    assert 230 == floor_requests(0.01, 0.9)
+    assert [459, 90, 44] == [floor_to_pass(share, 0.99) for share in (0.01, 0.05, 0.1)]
+    assert 230 == floor_to_pass(0.01, 0.9)
 
 
 @given(st.floats(0.001, 0.5), st.sampled_from([0.8, 0.9, 0.99]))
 def test_the_largest_percentile_is_the_inverse_of_the_floor(share, confidence):
-    requests = floor_requests(share, confidence)
+    requests = floor_to_pass(share, confidence)
 
     assert largest_percentile(requests, confidence) >= 100 * (1 - share) - 1e-6
     assert largest_percentile(requests - 1, confidence) <= 100 * (1 - share) + 1e-6

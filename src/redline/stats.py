@@ -56,7 +56,7 @@ def mean_bounds(mean: float, standard_error: float, df: int, confidence: float) 
 
 def floor_to_pass(allowed: float, confidence: float, phi: float = 1.0) -> int:
     """The fewest requests that can pass with none over: below them no data do."""
-    return math.ceil(phi * math.log(1 - confidence) / math.log(1 - allowed))
+    return math.ceil(phi * math.log(1 - confidence) / math.log1p(-allowed) - 1e-9)
 
 
 def quantile(values: Floats, q: float) -> float:

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 from redline.model import Case, CommandWorkload, Criterion, Experiment, Goal, Measured, Sla, Trial
 from redline.sla import allowed_share, metric_of
+from redline.stats import floor_to_pass
 
 PACE = 10.0  # requests/s, where nothing is known of a server
 LAUNCH_S = 60.0
@@ -64,11 +65,6 @@ def judged_requests(criterion: Criterion) -> int:
     """How many requests a full trial judges a criterion on."""
     share = allowed_share(criterion)
     return 400 if share is None else math.ceil(max(150.0, 8.0 / share))
-
-
-def floor_requests(share: float, confidence: float, phi: float = 1.0) -> int:
-    """With fewer requests no pass can be shown, even when none is over; `share` may exceed the bound."""
-    return math.ceil(phi * math.log(1.0 - confidence) / math.log1p(-share) - 1e-9)
 
 
 def largest_percentile(requests: int, confidence: float, phi: float = 1.0) -> float:
@@ -180,7 +176,7 @@ def _warnings(experiment: Experiment, budget: int) -> tuple[str, ...]:
         share = allowed_share(criterion)
         if share is None:
             continue
-        floor = floor_requests(share, goal.confidence)
+        floor = floor_to_pass(share, goal.confidence)
         if floor > budget:
             cure = f"raise max_requests to {floor:,} or more"
             if metric_of(criterion.metric).kind == "quantile":

@@ -91,4 +91,5 @@ class Lab:
     answer_now: Callable[[Sequence[Trial], Sla, Goal, str], Answer]
     watcher: Callable[[Probe, Sla, Sequence[Trial]], Watch]
     summary: Callable[[Measured], Mapping[str, float]]
+    budget_note: Callable[[Sequence[Trial], Sla, Goal], str | None] = field(default=lambda *_: None)
     seed: Callable[[int], int] = field(default_factory=seeds)

@@ -46,5 +46,6 @@ def local_lab(keeper: Keeper, seed: int | None = None) -> Lab:
         answer_now=search.answer_now,
         watcher=verdict.watcher,
         summary=verdict.summary,
+        budget_note=search.budget_note,
         seed=seeds(seed),
     )

@@ -34,6 +34,7 @@ from redline.model import (
     TrialEnded,
     TrialStarted,
     UsageError,
+    Warned,
     Watch,
 )
 from redline.records import Records
@@ -186,6 +187,8 @@ def _measure(run: _Run, search: _Search, on: tuple[Subject, Session], step: tupl
     if restless := subject.settle(_settle_limit_s(search.evidence)):
         warnings.append(restless)
     subject.reset_caches()
+    if note := run.lab.budget_note(search.evidence, sla, run.experiment.goal):
+        run.emit(Warned(text=note))
     run.emit(TrialStarted(case=search.case, probe=probe, number=number))
     watch = _Watching(
         run=run,
@@ -259,16 +262,21 @@ def _give_up(run: _Run, search: _Search, evidence: EvidenceClass | None, error: 
     why = {"crashed": "the server died", "not_started": "the server did not start"}.get(evidence or "", "error")
     seen = tuple(search.evidence)
     answers = [run.lab.answer_now(seen, sla, run.experiment.goal, why) for sla in run.experiment.slas]
-    if evidence is not None:
-        answers = [_as(answer, evidence, seen) for answer in answers]
-    _finish(run, search, [replace(answer, error=error or answer.error) for answer in answers])
+    open_ones = [answer.stop_reason == why for answer in answers]  # the others stand on what was measured before
+    answers = [_as(a, evidence, seen, error) if is_open else a for a, is_open in zip(answers, open_ones, strict=True)]
+    _finish(run, search, answers)
 
 
-def _as(answer: Answer, evidence: EvidenceClass, trials: Sequence[Trial]) -> Answer:
+def _as(answer: Answer, evidence: EvidenceClass | None, trials: Sequence[Trial], error: str | None) -> Answer:
+    answer = replace(answer, error=error or answer.error)
+    if evidence is None:
+        return answer
     if evidence != "crashed":
-        return replace(answer, evidence=evidence)
+        nothing = replace(answer, capacity=None, estimate=None, low=None, high=None, at_capacity={}, headroom={})
+        return replace(nothing, evidence=evidence)
     high = min((trial.probe.load for trial in trials if _server_died(trial)), default=answer.high)
-    return replace(answer, evidence=evidence, limiting="server exited", high=high)
+    low = answer.low if answer.low is None or high is None else min(answer.low, high)
+    return replace(answer, evidence=evidence, limiting="server exited", low=low, high=high)
 
 
 def _server_died(trial: Trial) -> bool:

@@ -16,7 +16,7 @@ from scipy.special import expit, logit, xlog1py, xlogy
 
 from redline.model import Criterion, Goal, Sla
 from redline.records import Floats
-from redline.search.evidence import MIN_JUDGED, Reading, hears_over, scout_ratio
+from redline.search.evidence import BAD_SCOUT, MIN_JUDGED, Reading, hears_over, scout_ratio
 from redline.sla import allowed_share, metric_of
 from redline.verdict.tally import Tally
 from redline.verdict.watch import pooled
@@ -141,7 +141,7 @@ def words_on(criterion: Criterion, readings: Sequence[Reading], sla: Sla) -> lis
             found = reading.tallies[criterion.text]
             if found.requests >= MIN_JUDGED:
                 words.append(beyond if _far_beyond(found) else _word(reading, found, phi))
-        elif reading.role == "scout" and scout_ratio(reading, sla) > 1.3:
+        elif reading.role == "scout" and scout_ratio(reading, sla) > BAD_SCOUT:
             found = reading.tallies[criterion.text]
             if found.n >= 5 and _far_beyond(found):
                 words.append(beyond)

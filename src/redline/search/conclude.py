@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from redline.model import Answer, Criterion, EvidenceClass, Measured, Verdict
+from redline.model import Answer, Criterion, EvidenceClass, Measured, Sla, Verdict
 from redline.search.evidence import Reading
 from redline.search.state import State, requests
 from redline.sla import metric_of, ratio
@@ -28,6 +28,7 @@ class Finding:
     below: float = math.inf  # only trials below this load count
     limiting: str | None = None
     error: str | None = None
+    high: float | None = None
 
 
 def answer(state: State, finding: Finding) -> Answer:
@@ -35,7 +36,7 @@ def answer(state: State, finding: Finding) -> Answer:
     found = _bounded(state, finding)
     support = finding.support or _best_support(state, found, finding)
     settled = found.evidence in ("edge", "floor")
-    missed = [c for c in _throughputs(state) if settled and support and not support.tallies[c.text].met]
+    missed = [c for c in _throughputs(state) if settled and support and _misses(c, support, state)]
     if missed and support:
         return _missed(state, found, missed[0], support)
     capacity = found.capacity
@@ -51,7 +52,7 @@ def answer(state: State, finding: Finding) -> Answer:
         capacity=capacity,
         estimate=found.estimate,
         low=found.low if found.evidence != "client_limited" else capacity,
-        high=found.high,
+        high=finding.high if finding.high is not None else found.high,
         confidence=state.goal.confidence,
         quality="aggregates" if any(r.runs for r in state.readings) else "records",
         limiting=limiting,
@@ -90,7 +91,10 @@ def _bounded(state: State, finding: Finding) -> _Bounded:
         return _Bounded(evidence=evidence, limiting=limiting)
     low, estimate, high = _interval(state)
     if evidence == "crashed":
+        low = min(low, finding.below) if low is not None else None
         return _Bounded(evidence=evidence, limiting=limiting, low=low, high=finding.below)
+    if low is not None and finding.capacity is not None:  # an interval of little confidence is narrow
+        low = min(low, finding.capacity)
     return _Bounded(
         evidence=evidence, limiting=limiting, capacity=finding.capacity, estimate=estimate, low=low, high=high
     )
@@ -122,13 +126,21 @@ def _throughputs(state: State) -> list[Criterion]:
     return [c for c in state.sla.criteria if metric_of(c.metric).kind == "throughput"]
 
 
+def _misses(criterion: Criterion, support: Reading, state: State) -> bool:
+    """Is the throughput out of reach at the capacity, beyond what its own noise may do?"""
+    if support.tallies[criterion.text].met:
+        return False
+    alone = Sla(name="", criteria=(criterion,))
+    return bool(support.runs) or judge(support.trial, alone, state.goal.confidence).verdict == "fail"
+
+
 def _missed(state: State, found: _Bounded, criterion: Criterion, support: Reading) -> Answer:
     stat = support.tallies[criterion.text].stat
     reason = (
         f"no load meets the SLA: at {found.capacity:.4g}, the highest load that keeps the other criteria, "
         f"{criterion.metric} is {stat:.4g}, short of {criterion.bound:g}"
     )
-    return answer(state, Finding(evidence="none", reason=reason, limiting=criterion.text))
+    return answer(state, Finding(evidence="none", reason=reason, limiting=criterion.text, high=found.high))
 
 
 def _binding(state: State, evidence: EvidenceClass) -> str | None:

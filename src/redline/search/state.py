@@ -8,18 +8,18 @@ from dataclasses import dataclass
 
 from redline.model import Criterion, Failed, Goal, Measured, Probe, ProbeKind, Sla, Trial
 from redline.search.belief import Belief, Range, believe
-from redline.search.evidence import MIN_JUDGED, Reading, least, needed, readings, scout_ratio
+from redline.search.evidence import BAD_SCOUT, MIN_JUDGED, Reading, least, needed, readings, scout_ratio
 from redline.sla import metric_of
 from redline.stats import WARM_UP
 from redline.verdict import usable
 from redline.verdict.watch import MIN_REQUESTS, MIN_WINDOW_S, SCOUT_REQUESTS
 
 FIRST_LOAD = 1.0
+COARSE_SHARE = 0.35  # of the requests of a trial, while the belief is wide
 WORTH, MOST_LONGER = 2.0, 4  # times the overhead; but at most so many times the requests
 PASSED, BROKEN = 0.9, 1.1  # of its bound: what another SLA's full trial must show to stand for a scout of this one
 SCOUT_MAX_S, MIN_MAX_S = 600.0, 60.0
 MANY_LIMITED = 3  # more unusable trials than that, and more than a third of all, are no accident
-STOPPED_BY_USER = "stopped"  # a trial so marked says nothing about the client either
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -75,17 +75,13 @@ class State:
             need=need,
             spread_s=min(near.p90_e2e_s, 60.0) if near else 1.0,
             max_s=min(max_s, self.left_s) if kind != "hold" else max_s,
-            max_requests=self.requests_left(),
+            max_requests=None if kind == "scout" else self.requests_left(),
             asked_by=self.sla.name,
         )
 
     def fitting(self, load: float) -> float:
         """The nearest load that can be asked for: in range, and whole or with four digits."""
-        low, high = self.goal.min_load, self.goal.max_load
-        load = min(max(load, low), high)
-        if self.goal.by == "concurrency":
-            return float(min(max(round(load), math.ceil(low)), math.floor(high)))
-        return min(max(float(f"{load:.4g}"), low), high)
+        return fitting(load, self.goal)
 
     def need(self, kind: ProbeKind, share: float, load: float) -> dict[str, int]:
         if kind == "hold":
@@ -118,8 +114,12 @@ class State:
 
     def max_s(self, load: float, kind: ProbeKind, need: dict[str, int]) -> float:
         """Far more than it should take: a trial must end, whatever the server does."""
-        if kind == "hold":
-            return (self.goal.sustain_s or 0.0) + 1.0
+        if kind == "hold":  # as long as was asked for, and long enough to be judged
+            near = self.nearest(load)
+            p90_s, mean_s = (near.p90_e2e_s, near.mean_e2e_s) if near else (1.0, 1.0)
+            per_s = load if self.goal.by == "rate" else load / max(mean_s, 1e-6)
+            least_s = 1.5 * WARM_UP * p90_s + least_requests(self.sla) / per_s + self._lag_s(p90_s)
+            return max(self.goal.sustain_s or 0.0, least_s) + 1.0
         draft = Probe(by=self.goal.by, load=load, kind=kind, need=need)
         planned_s = self.planned_s(draft)
         return max(SCOUT_MAX_S, 8 * planned_s) if kind == "scout" else max(MIN_MAX_S, 8 * planned_s)
@@ -158,16 +158,26 @@ def asked(trial: Trial, sla: Sla) -> bool:
     return trial.probe.asked_by == sla.name and set(trial.probe.need) == {c.text for c in sla.criteria}
 
 
+def fitting(load: float, goal: Goal) -> float:
+    """The nearest load that can be asked for: in range, and whole or with four digits, or an end of the range."""
+    low, high = goal.min_load, goal.max_load
+    if goal.by == "concurrency":
+        return float(min(max(round(load), math.ceil(low)), math.floor(high)))
+    return min(max(float(f"{load:.4g}"), low), high) if low < load < high else min(max(load, low), high)
+
+
 def state_of(evidence: Sequence[Trial], sla: Sla, goal: Goal) -> State:
     trials = tuple(t for t in evidence if t.probe.by == goal.by)
     seen = tuple(readings(trials, sla))
     limits = tuple(c for c in sla.criteria if metric_of(c.metric).kind != "throughput")
     marks = _marks(seen, sla, limits)
-    good = [r.load for r, ratio in marks if ratio <= 1.3]
-    bad = [r.load for r, ratio in marks if ratio > 1.3]
+    good = [r.load for r, ratio in marks if ratio <= BAD_SCOUT]
+    # A first look that was just bad is overruled by a good one, or a supporting trial, at no less load.
+    fine = max([*good, *(r.load for r in seen if r.supports(limits))], default=0.0)
+    bad = [r.load for r, ratio in marks if ratio > BAD_SCOUT and (math.isinf(ratio) or r.load > fine)]
     scouted = Range(ok=max(good, default=None), bad=min(bad, default=None))
-    known = scouted.ok is not None and (scouted.bad is not None or scouted.ok >= goal.max_load)
-    known = known or (scouted.bad is not None and scouted.bad <= goal.min_load)
+    known = scouted.ok is not None and (scouted.bad is not None or scouted.ok >= fitting(goal.max_load, goal))
+    known = known or (scouted.bad is not None and scouted.bad <= fitting(goal.min_load, goal))
     return State(
         sla=sla,
         goal=goal,
@@ -184,7 +194,7 @@ def _marks(seen: Sequence[Reading], sla: Sla, limits: Sequence[Criterion]) -> tu
     """Scouts of whichever SLA, seen by this one, and other SLAs' full trials that speak as clearly as a scout."""
     marks = []
     for reading in seen:
-        if reading.role == "silent":
+        if reading.role == "silent" or _cut_short(reading):
             continue
         if reading.scouting or reading.role == "scout":
             marks.append((reading, scout_ratio(reading, sla)))
@@ -192,7 +202,8 @@ def _marks(seen: Sequence[Reading], sla: Sla, limits: Sequence[Criterion]) -> tu
             continue  # scouts set the range: our own trials near the limit are too noisy to narrow it
         elif reading.role == "full":
             if all(reading.tallies[c.text].n >= MIN_JUDGED for c in limits):
-                worst = max(reading.tallies[c.text].ratio for c in limits if not c.default or reading.tallies[c.text].k)
+                tallies = [reading.tallies[c.text] for c in limits]
+                worst = max((t.ratio for t in tallies if not t.criterion.default or t.k), default=0.0)
                 if worst <= PASSED and reading.supports(limits):
                     marks.append((reading, worst))
                 elif worst > BROKEN:
@@ -200,6 +211,13 @@ def _marks(seen: Sequence[Reading], sla: Sla, limits: Sequence[Criterion]) -> tu
         elif reading.breaks(limits):
             marks.append((reading, math.inf))
     return tuple(marks)
+
+
+def _cut_short(reading: Reading) -> bool:
+    """A first look that the time budget ended before it saw anything."""
+    outcome = reading.trial.outcome
+    assert isinstance(outcome, Measured)  # or it were no reading
+    return reading.scouting and outcome.stop.reason == "budget" and outcome.duration_s < SCOUT_MAX_S
 
 
 def deaths(state: State) -> list[Trial]:
@@ -226,7 +244,7 @@ def client_limits(state: State) -> list[str]:
     reasons: list[str] = []
     row = judged = 0
     for trial in state.trials:
-        if isinstance(trial.outcome, Failed) or STOPPED_BY_USER in getattr(trial.outcome, "reason", ""):
+        if isinstance(trial.outcome, Failed):
             continue
         judged += 1
         good, why = usable(trial, state.sla)

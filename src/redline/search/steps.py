@@ -12,15 +12,14 @@ from dataclasses import replace
 from redline.model import Answer, Goal, Probe, Sla, Trial
 from redline.search.belief import Belief
 from redline.search.conclude import Finding, answer, worst
-from redline.search.evidence import Reading, needed
-from redline.search.state import FIRST_LOAD, State, asked, breakdowns, client_limits, deaths, requests, state_of
-from redline.sla import metric_of
+from redline.search.evidence import BAD_SCOUT, Reading, needed
+from redline.search.obstacles import obstacle, over_budget, undecided
+from redline.search.state import COARSE_SHARE, FIRST_LOAD, State, deaths, state_of
 
-COARSE, COARSE_SHARE, CONFIRM_SHARE = 0.12, 0.35, 0.75
+COARSE, CONFIRM_SHARE = 0.12, 0.75
 SEVERAL, LONG_SHARE = 8, 2.0
-MAX_SCOUTS, MAX_CONFIRMS, MAX_HOLDS = 30, 3, 3
+MAX_CONFIRMS, MAX_HOLDS, MAX_TRIES = 3, 3, 3
 SURE = 0.8  # how probable it must be that a load meets the SLA, to be relied on
-BUDGET_REQUESTS, BUDGET_S = 25_000, 120.0
 ALONE = 0.1  # requests in flight, below which they hardly ever meet: less load would not serve them better
 HOPELESS_ERRORS, LOW_ENOUGH = 0.4, 0.25  # so many failures at so few requests/s: there is nothing to search
 _HOLDS = "the SLA holds at the highest load allowed"
@@ -32,17 +31,31 @@ def next_step(evidence: Sequence[Trial], sla: Sla, goal: Goal) -> Probe | Answer
     In order: what ends every search, a list of loads, the range, the ends of the range, and then the belief, until it
     is narrow and rests on a trial at the capacity and one above it.
     """
-    state = state_of(evidence, sla, goal)
-    if ended := _obstacle(state):
-        return ended
-    if goal.loads:
+    return _step(state_of(evidence, sla, goal))
+
+
+def _step(state: State) -> Probe | Answer:
+    if (found := _settled(state)) or (found := obstacle(state)):
+        return found
+    if state.goal.loads:
         return _list(state)
     step = _scout(state) or _narrow(state)
     if isinstance(step, Answer):
         return step
-    if reason := _over_budget(state, step):
-        return _undecided(state, reason)
+    if reason := over_budget(state, step):
+        return undecided(state, reason)
     return step
+
+
+def _settled(state: State) -> Answer | None:
+    """An answer that stands: what was measured since for other SLAs, at loads of their own, takes nothing from it."""
+    if state.goal.loads or state.belief is None:
+        return None
+    step = _narrow(state)
+    if not isinstance(step, Answer) or step.evidence not in ("edge", "floor"):
+        return None
+    within = step.high or step.capacity or 0.0
+    return None if any(t.probe.load <= within for t in deaths(state)) else step
 
 
 def next_job(evidence: Sequence[Trial], slas: Sequence[Sla], goal: Goal) -> tuple[Sla, Probe] | list[Answer]:
@@ -50,11 +63,12 @@ def next_job(evidence: Sequence[Trial], slas: Sequence[Sla], goal: Goal) -> tupl
     answers: list[Answer] = []
     jobs: list[tuple[float, Sla, Probe]] = []
     for sla in slas:
-        step = next_step(evidence, sla, goal)
+        state = state_of(evidence, sla, goal)
+        step = _step(state)
         if isinstance(step, Answer):
             answers.append(step)
         else:
-            jobs.append((state_of(evidence, sla, goal).planned_s(step), sla, step))
+            jobs.append((state.planned_s(step), sla, step))
     if not jobs:
         return answers
     _, sla, probe = min(jobs, key=lambda job: job[0])
@@ -63,99 +77,9 @@ def next_job(evidence: Sequence[Trial], slas: Sequence[Sla], goal: Goal) -> tupl
 
 def answer_now(evidence: Sequence[Trial], sla: Sla, goal: Goal, stop_reason: str) -> Answer:
     """What the stored evidence says without measuring more; `stop_reason` where that is not yet an answer."""
-    step = next_step(evidence, sla, goal)
-    return step if isinstance(step, Answer) else _undecided(state_of(evidence, sla, goal), stop_reason)
-
-
-def budget_note(evidence: Sequence[Trial], sla: Sla, goal: Goal) -> str | None:
-    """A warning, once the range is known, that the budget cannot hold two full trials there."""
     state = state_of(evidence, sla, goal)
-    if state.belief is None or state.own or goal.loads:
-        return None
-    probe = state.probe(state.belief.quantile(0.5), "main", COARSE_SHARE)
-    left_s, left = state.left_s, state.requests_left()
-    each_s, each = state.planned_s(probe), max(probe.need.values(), default=0)
-    if 2 * each_s <= left_s and (left is None or 2 * each <= left):
-        return None
-    per_s = each / max(each_s, 1e-9)
-    affordable = int(min(left_s * per_s, left if left is not None else math.inf) / 2)
-    what = f"two full trials near {probe.load:g} take about {2 * each_s:.0f} s and {2 * each} requests"
-    if affordable < 90:
-        return f"{what}: the budget that is left cannot decide anything there; raise it"
-    return f"{what}, more than the budget has left; it can decide percentiles up to about p{_percentile(affordable)}"
-
-
-def _percentile(affordable: int) -> str:
-    """The highest percentile for which so many requests make a coarse trial."""
-    return f"{math.floor(1000 * (1 - COARSE_SHARE * 8 / max(affordable, 90))) / 10:g}"
-
-
-# ---- what ends every search ------------------------------------------------------------------------------------------
-
-
-def _obstacle(state: State) -> Answer | None:
-    died = deaths(state)
-    if len(died) >= 2:
-        load = min(t.probe.load for t in died)
-        reason = f"the server exited twice, at loads of {load:g} and more"
-        outcome = died[-1].outcome
-        error = f"{getattr(outcome, 'reason', '')}\n{getattr(outcome, 'log_tail', '')}".strip()
-        return answer(
-            state, Finding(evidence="crashed", reason=reason, below=load, limiting="server exited", error=error)
-        )
-    if len(broken := breakdowns(state)) >= 2:
-        tail = f"\n{broken[-1].log_tail}" if broken[-1].log_tail else ""
-        reason = "the measurement broke twice in a row"
-        return answer(state, Finding(evidence="undecided", reason=reason, error=broken[-1].reason + tail))
-    if len(limits := client_limits(state)) >= 2:
-        reason = f"the client gave out before the server: {limits[-1]}"
-        return answer(state, Finding(evidence="client_limited", reason=reason))
-    return _unjudgeable(state)
-
-
-def _unjudgeable(state: State) -> Answer | None:
-    """A metric that the measurements do not have, however long they last."""
-    for criterion in state.sla.criteria:
-        field = metric_of(criterion.metric).field
-        told = [r.tallies[criterion.text] for r in state.readings if criterion.text in r.tallies]
-        if not told or any(t.n > 0 for t in told):
-            continue
-        totals = any(r.runs for r in state.readings)
-        if totals:
-            cure = f"the command reported no {criterion.metric}: make it report that (for vLLM, --metric-percentiles)"
-        elif field in ("itl", "tpot") and any(r.role == "full" or r.scouting for r in state.readings):
-            cure = f"no request had the tokens that {criterion.metric} needs: ask for outputs of several tokens"
-        else:
-            continue
-        reason = f"{criterion.metric} could not be measured"
-        return answer(state, Finding(evidence="undecided", reason=reason, error=cure))
-    return None
-
-
-def _over_budget(state: State, probe: Probe) -> str | None:
-    """Why this measurement is more than we may spend; None while it is not."""
-    goal = state.goal
-    scouting = probe.kind == "scout"
-    if state.left_s <= 0 or (not scouting and state.left_s < state.planned_s(probe) / 2):
-        return f"the time budget of {goal.max_time_s:g} s was used up"
-    if scouting:
-        scouts = sum(1 for t in state.trials if t.probe.kind == "scout" and asked(t, state.sla))
-        return f"{MAX_SCOUTS} first looks found no range" if scouts >= MAX_SCOUTS else None
-    if (left := state.requests_left()) is not None and left < max(1, max(probe.need.values(), default=1) // 2):
-        return f"the budget of {goal.max_requests} requests was used up"
-    own = state.own
-    if len(own) >= goal.max_trials:
-        return f"the budget of {goal.max_trials} trials was used up"
-    if goal.max_requests is None:
-        most = max(BUDGET_REQUESTS, 10 * max((needed(c) for c in state.sla.criteria), default=0))
-        spent_s = sum(t.outcome.duration_s for t in own)
-        if sum(requests(t) for t in own) > most and spent_s > BUDGET_S:
-            return f"the default budget of {most} requests was used up (--max-requests raises it)"
-    return None
-
-
-def _undecided(state: State, reason: str) -> Answer:
-    return answer(state, Finding(evidence="undecided", reason=reason))
+    step = _step(state)
+    return step if isinstance(step, Answer) else undecided(state, stop_reason)
 
 
 # ---- a list of loads -------------------------------------------------------------------------------------------------
@@ -166,10 +90,12 @@ def _list(state: State) -> Probe | Answer:
     for load in state.goal.loads:
         probe = state.probe(load, "list")
         probe = replace(probe, load=float(load), need=_list_need(state))
-        if not any(r.load == probe.load and r.trial.probe.kind == "list" for r in state.readings):
-            reason = _over_budget(state, probe) if state.goal.max_time_s or state.goal.max_requests else None
-            return probe if reason is None else _undecided(state, reason)
-    return _undecided(state, "all listed loads are measured")
+        if any(r.load == probe.load and r.trial.probe.kind == "list" for r in state.readings):
+            continue
+        if sum(t.probe.load == probe.load and t.probe.kind == "list" for t in state.trials) < MAX_TRIES:
+            reason = over_budget(state, probe) if state.goal.max_time_s or state.goal.max_requests else None
+            return probe if reason is None else undecided(state, reason)
+    return undecided(state, "all listed loads are measured")
 
 
 def _list_need(state: State) -> dict[str, int]:
@@ -189,7 +115,7 @@ def _scout(state: State) -> Probe | Answer | None:
         assert bad is not None  # the case above
         if hopeless := _hopeless_already(state, bad):
             return hopeless
-        return state.probe(bad / 4, "scout") if state.fitting(bad) > goal.min_load else None
+        return state.probe(bad / 4, "scout") if state.fitting(bad) > state.fitting(goal.min_load) else None
     if bad is None and ok < state.fitting(goal.max_load):
         return state.probe(_higher(state, ok), "scout")
     return None
@@ -204,15 +130,17 @@ def _higher(state: State, ok: float) -> float:
     return load
 
 
-def _hopeless_already(state: State, bad: float) -> Answer | None:
+def _hopeless_already(state: State, bad: float) -> Probe | Answer | None:
     """Lower loads need no look: requests that met no others were too slow, or most requests failed."""
-    reading = next(r for r, _ in state.marks if r.load == bad)
+    reading, ratio = next((r, ratio) for r, ratio in state.marks if r.load == bad and ratio > BAD_SCOUT)
     words, share = _server_words(reading)
-    lowest = state.fitting(bad) <= state.goal.min_load or (state.goal.by == "rate" and bad <= LOW_ENOUGH)
+    lowest = state.fitting(bad) <= state.fitting(state.goal.min_load) or (state.goal.by == "rate" and bad <= LOW_ENOUGH)
     if share > (HOPELESS_ERRORS if lowest else 0.9):
         reason = f"{100 * share:.0f}% of the requests failed at a load of {bad:g}"
         return answer(state, Finding(evidence="none", reason=reason, limiting=_error_text(state), error=words))
     slow = share <= 0 and state.goal.by == "rate" and bad * reading.mean_e2e_s < ALONE
+    if slow and not math.isinf(ratio) and sum(t.probe.kind == "scout" for t in state.trials) < MAX_TRIES:
+        return state.probe(bad, "scout")  # one slow request of a dozen is a hint: look again
     if slow and reading.role in ("fail", "scout"):
         reason = f"at a load of {bad:g} requests hardly meet, and were over a bound all the same: less will not help"
         return answer(state, Finding(evidence="none", reason=reason, limiting=reading.failed or worst(state, reading)))
@@ -254,7 +182,7 @@ def _narrow(state: State) -> Probe | Answer:
     if support is None and confirms >= MAX_CONFIRMS:
         support = _fallback(state, belief, capacity)
         if support is None:
-            return _undecided(
+            return undecided(
                 state, f"no trial near {capacity:.4g} met the SLA, although the loads around it say it should"
             )
         capacity = support.load
@@ -262,11 +190,10 @@ def _narrow(state: State) -> Probe | Answer:
         return state.probe(capacity, "confirm", CONFIRM_SHARE)
     if not any(r.load > capacity for r in state.broken()):
         if capacity >= state.fitting(goal.max_load):
-            return answer(state, Finding(evidence="floor", reason=_HOLDS, support=support))
+            return _sustained(state, Finding(evidence="floor", reason=_HOLDS, support=support), capacity)
         return state.probe(_step_above(state, belief, capacity), "main", CONFIRM_SHARE)
-    if goal.sustain_s and (step := _hold(state, capacity)):
-        return step
-    return answer(state, Finding(evidence="edge", reason="precision reached", capacity=capacity, support=support))
+    found = Finding(evidence="edge", reason="precision reached", capacity=capacity, support=support)
+    return _sustained(state, found, capacity)
 
 
 def _narrow_enough(state: State, belief: Belief) -> bool:
@@ -315,7 +242,7 @@ def _at_the_ends(state: State, belief: Belief) -> Probe | Answer | None:
     broken, supported = state.broken(), state.supported()
     at_high = [r for r in supported if r.load >= high]
     if at_high and (belief.above(high) >= SURE or not broken):
-        return answer(state, Finding(evidence="floor", reason=_HOLDS, support=at_high[-1]))
+        return _sustained(state, Finding(evidence="floor", reason=_HOLDS, support=at_high[-1]), high)
     unbroken = state.scouted.bad is None and not any(r.load >= high for r in state.readings if r.role != "scout")
     if unbroken:
         return state.probe(high, "main", CONFIRM_SHARE)
@@ -327,11 +254,19 @@ def _at_the_ends(state: State, belief: Belief) -> Probe | Answer | None:
     return None
 
 
-def _hold(state: State, capacity: float) -> Probe | Answer | None:
-    """The sustained trial at the capacity; None once one is there that met the SLA."""
+def _sustained(state: State, found: Finding, capacity: float) -> Probe | Answer:
+    """The answer, once the load was held for as long as was asked for, at the capacity or a little below it."""
+    if not state.goal.sustain_s:
+        return answer(state, found)
     holds = [r for r in state.readings if r.trial.probe.kind == "hold"]
-    if any(r.load >= 0.995 * capacity and r.supports(state.limits) for r in holds):
-        return None
+    lowest = (1 - state.goal.precision) * capacity
+    held = [r for r in holds if r.load >= lowest and r.supports(state.limits)]
+    if best := max(held, key=lambda r: r.load, default=None):
+        relied = min(capacity, best.load) if found.evidence == "edge" else None
+        return answer(state, replace(found, capacity=relied, support=best))
     if len(holds) >= MAX_HOLDS:
-        return _undecided(state, f"the SLA did not hold for {state.goal.sustain_s:g} s at any capacity found")
-    return state.probe(capacity, "hold")
+        return undecided(state, f"the SLA did not hold for {state.goal.sustain_s:g} s at any capacity found")
+    probe = state.probe(capacity, "hold")
+    if state.left_s < state.planned_s(probe):
+        return answer(state, replace(found, reason=f"{found.reason}; too little time was left to sustain the load"))
+    return probe

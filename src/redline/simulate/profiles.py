@@ -7,6 +7,7 @@ import math
 import tomllib
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, replace
+from importlib.resources import files
 from pathlib import Path
 
 from redline.model import UsageError
@@ -55,69 +56,16 @@ class Profile:
     faults: Faults = field(default_factory=Faults)
 
 
-_ALL = (
-    Profile(
-        name="demo",
-        about="a small server for two cores: 25 requests/s in 8 slots, 60 in 32 (128 tokens in, 24 out)",
-        max_num_seqs=32,
-        max_num_batched_tokens=1024,
-        kv_tokens=65_536,
-        max_model_len=4_096,
-        step_ms=10.0,
-        prefill_us=20.0,
-        decode_us=300.0,
-        kv_ns=0.0,
-    ),
-    Profile(
-        name="demo-kv",
-        about="like demo, with so small a KV cache that it preempts",
-        max_num_seqs=64,
-        max_num_batched_tokens=1024,
-        kv_tokens=3_000,
-        max_model_len=2_048,
-        step_ms=10.0,
-        prefill_us=20.0,
-        decode_us=150.0,
-        kv_ns=500.0,
-    ),
-    Profile(
-        name="tiny",
-        about="a model of a few million parameters: about 1,000 short requests/s",
-        max_num_seqs=128,
-        max_num_batched_tokens=8_192,
-        kv_tokens=500_000,
-        max_model_len=8_192,
-        step_ms=1.5,
-        prefill_us=1.0,
-        decode_us=8.0,
-        kv_ns=1.0,
-    ),
-    Profile(
-        name="8b-chat",
-        about="8B parameters on one 80 GB GPU, from its memory bandwidth and arithmetic, not fitted to a trace",
-        max_num_seqs=256,
-        max_num_batched_tokens=8_192,
-        kv_tokens=380_000,
-        max_model_len=32_768,
-        step_ms=7.0,
-        prefill_us=32.0,
-        decode_us=20.0,
-        kv_ns=45.0,
-    ),
-    Profile(
-        name="70b",
-        about="70B parameters on four 80 GB GPUs, from their memory bandwidth and arithmetic, not fitted to a trace",
-        max_num_seqs=128,
-        max_num_batched_tokens=4_096,
-        kv_tokens=400_000,
-        max_model_len=32_768,
-        step_ms=18.0,
-        prefill_us=100.0,
-        decode_us=40.0,
-        kv_ns=40.0,
-    ),
-)
-PROFILES: Mapping[str, Profile] = {profile.name: profile for profile in _ALL}
+def _known() -> dict[str, Profile]:
+    tables = tomllib.loads((files("redline.simulate") / "profiles.toml").read_text(encoding="utf-8"))
+    found: dict[str, Profile] = {}
+    for name, fields in tables.items():
+        base = asdict(found[fields.pop("base")]) if "base" in fields else {}
+        found[name] = Profile(**{**base, "faults": Faults(), **fields, "name": name})
+    return found
+
+
+PROFILES: Mapping[str, Profile] = _known()
 
 
 def load_profile(name_or_file: str, overrides: Mapping[str, object] | None = None) -> Profile:

@@ -25,17 +25,19 @@ class VirtualSession:
     """Measures a profile under a workload. The client is perfect; each trial finds an idle server.
 
     `clock_s` goes on from trial to trial: a profile that drifts does so through a whole search.
+    Not `live`, it does as an external command does: nobody watches, and all requests are let finish.
     """
 
-    live = True
-
-    def __init__(self, profile: Profile, workload: Workload) -> None:
+    def __init__(self, profile: Profile, workload: Workload, *, live: bool = True) -> None:
         self.profile = profile
         self.workload = workload
+        self.live = live
         self.clock_s = 0.0
 
     def measure(self, probe: Probe, watch: Watch, seed: int) -> Outcome:
-        run = Run(self.profile, self.workload, probe, seed, age_s=self.clock_s)
+        run = Run(self.profile, self.workload, probe, seed, age_s=self.clock_s, drain=not self.live)
+        if not self.live:
+            return self._measure_whole(run)
         now_s, stop = 0.0, None
         while stop is None:
             now_s = min(math.floor(now_s) + 1.0, probe.max_s)
@@ -51,11 +53,22 @@ class VirtualSession:
         self.clock_s += now_s
         return Measured(stop=stop, duration_s=now_s, records=records, client=run.client())
 
+    def _measure_whole(self, run: Run) -> Outcome:
+        run.advance(math.inf)
+        self.clock_s += run.over_s
+        if run.crashed:
+            return Failed(reason=run.crashed, duration_s=run.over_s, log_tail=run.crashed, server_died=True)
+        stop = Stop(reason="ended", at_s=run.over_s)
+        return Measured(stop=stop, duration_s=run.over_s, records=run.records(run.over_s), client=run.client())
+
 
 class Run:
     """One load on one engine, from idle: `advance` goes on in virtual time, `records` says what was seen."""
 
-    def __init__(self, profile: Profile, workload: Workload, probe: Probe, seed: int, *, age_s: float = 0.0) -> None:
+    def __init__(
+        self, profile: Profile, workload: Workload, probe: Probe, seed: int, *, age_s: float = 0.0, drain: bool = False
+    ) -> None:
+        self._drain = drain
         self.crashed = ""  # what a server that died would have said
         self.over_s = math.inf  # when it ended: the server died, or the last request that the probe allows was sent
         self._faults = profile.faults
@@ -193,7 +206,7 @@ class Run:
             self._engine.submit(request, due_s)
         if (faults.crash_after and sent >= faults.crash_after) or self._in_flight > (faults.crash_above or math.inf):
             self.crashed = f"simulated crash with {self._in_flight} requests in flight"
-        if self.crashed or sent >= self._limit:
+        if self.crashed or (sent >= self._limit and not self._drain):
             self.over_s = due_s
 
     def _ended(self, request: Request, status: Status, at_s: float) -> None:
@@ -208,6 +221,8 @@ class Run:
             columns.first[number] = self._ends[stays[0][0]]
             columns.out[number] = sum(b - a + 1 for a, b in stays)
         self._in_flight -= 1
+        if not self._in_flight and len(self._requests) >= self._limit:
+            self.over_s = at_s
         if self._closed:
             heapq.heappush(self._due, at_s + _TURNAROUND_S)
 

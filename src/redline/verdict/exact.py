@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -86,7 +86,7 @@ def judge(trial: Trial, sla: Sla, confidence: float) -> Judgement:
     judged = [_aggregate(j.criterion, totals) if j.n <= 0 and j.criterion.metric in totals else j for j in judged]
     reason = ""
     if not steady(trial):
-        judged = [_no_pass(each) for each in judged]
+        judged = [replace(each, verdict="undecided") if each.verdict == "pass" else each for each in judged]
         reason = "the load was not held long enough in a steady state"
     verdicts = {each.verdict for each in judged}
     verdict: Verdict = "fail" if "fail" in verdicts else "undecided" if "undecided" in verdicts else "pass"
@@ -141,20 +141,6 @@ def _more(k: float, n: float, allowed: float, levels: tuple[float, float], phi: 
         middle = (low + high) / 2
         low, high = (low, middle) if decided(middle) else (middle, high)
     return max(1, math.ceil((high - n) * phi))
-
-
-def _no_pass(found: CriterionJudgement) -> CriterionJudgement:
-    if found.verdict != "pass":
-        return found
-    return CriterionJudgement(
-        criterion=found.criterion,
-        stat=found.stat,
-        k=found.k,
-        n=found.n,
-        low=found.low,
-        high=found.high,
-        verdict="undecided",
-    )
 
 
 def _aggregate(criterion: Criterion, values: dict[str, float]) -> CriterionJudgement:

@@ -205,7 +205,7 @@ def _tally_mean(
     usable = records.ok | records.running if metric.field in ("ttft", "e2el") else records.ok
     chosen = chosen & usable & np.isfinite(found.value)
     value = found.value[chosen]
-    weight = np.diff(records.gap_offsets).astype(float)[chosen] if metric.field == "itl" else np.ones(len(value))
+    weight = found.weight[chosen] if metric.field == "itl" else np.ones(len(value))
     n = float(weight.sum())
     if n <= 0:
         return Tally(criterion=criterion)

@@ -45,16 +45,18 @@ class Earlier:
     phi: dict[str, float]  # criterion text -> pooled overdispersion
 
 
-def earlier(history: Sequence[Trial], sla: Sla, load: float) -> Earlier:
-    """What to expect at this load."""
+def earlier(history: Sequence[Trial], sla: Sla, probe: Probe) -> Earlier:
+    """What to expect of this probe."""
     nearest: Window | None = None
     distance = math.inf
     seen: dict[str, list[Tally]] = {criterion.text: [] for criterion in sla.criteria}
     for trial in history:
         outcome = trial.outcome
-        if not isinstance(outcome, Measured) or outcome.records is None or not outcome.records.ok.any():
+        if trial.probe.by != probe.by or not isinstance(outcome, Measured):
             continue
-        away = abs(math.log(trial.probe.load / load))
+        if outcome.records is None or not outcome.records.ok.any():
+            continue
+        away = abs(math.log(trial.probe.load / probe.load))
         if away <= distance:
             nearest, distance = window_of(outcome.records, 0.0), away
         if outcome.stop.reason in ("full", "ended") and trial.probe.kind != "scout":
@@ -81,7 +83,7 @@ def watcher(probe: Probe, sla: Sla, history: Sequence[Trial]) -> Watch:
     In order: hopeless for a criterion, the queue grows beyond doubt, a scout has seen enough, every criterion has its
     requests in a steady window. A listed load is measured to the end even if hopeless, a hold lasts its whole time.
     """
-    known = earlier(history, sla, probe.load)
+    known = earlier(history, sla, probe)
     warm_s: float | None = None
     extensions = 0
     target_s = MIN_WINDOW_S
@@ -141,7 +143,8 @@ def _enough(probe: Probe, sla: Sla, records: Records, window: Window) -> bool:
             # story, and since a trial starts idle, a flattering one.
             due = records.scheduled_s
             old_enough = (due >= window.start_s) & (due <= window.end_s - lag_s(criterion, window))
-            if stats.episodes(latency_ms(metric.field, records)[old_enough]) < MIN_EPISODES:
+            waits = latency_ms(metric.field, records)[old_enough]
+            if stats.episodes(waits[np.isfinite(waits)]) < MIN_EPISODES:
                 return False
     return True
 

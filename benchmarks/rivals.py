@@ -1,0 +1,162 @@
+"""Other ways to find a capacity, each re-made from what its authors publish.
+
+Each is a generator: it yields (load, prompts), gets a Run of all of them back, and returns the capacity, or None.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Generator
+from dataclasses import dataclass
+from typing import TypeAlias
+
+import numpy as np
+from scipy.interpolate import PchipInterpolator  # noqa: TID251 - the seed's search is made of it
+
+from redline.records import Floats
+
+EPS = 1e-8
+MOST = 8192
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Run:
+    """So many prompts at one load, all let finish: each criterion's value and its bound."""
+
+    stats: tuple[float, ...]
+    bounds: tuple[float, ...]  # all of them upper
+    good_share: float  # of requests within all per-request bounds
+    finished_per_s: float
+
+
+Search: TypeAlias = Generator[tuple[float, int], Run, float | None]
+
+
+def seed_search(by: str, prompts: int = 1_000, runs: int = 3) -> Search:  # noqa: ARG001 - the same for both variables
+    """vLLM's `bench sweep serve_sla`: 8192, 1, then the root of the PCHIP interpolant of the margin; whole loads.
+
+    A point's margin is the largest of actual - target, each metric averaged over the runs. It answers 1 where nothing
+    passes. A load that it would measure again it reads back, so it may go round for ever; that ends it here.
+    """
+    margins: dict[int, float] = {}
+    while True:
+        passed = max((load for load, margin in margins.items() if margin <= 0), default=1)
+        failed = min((load for load, margin in margins.items() if margin > 0), default=MOST)
+        if passed + 1 >= failed:
+            return float(passed)
+        load = _seed_next(margins, passed, failed)
+        if load in margins:
+            return float(passed)
+        found = []
+        for _ in range(runs):
+            found.append((yield float(load), prompts))
+        means = np.mean([run.stats for run in found], axis=0)
+        margins[load] = float(np.max(means - np.array(found[0].bounds)))
+
+
+def _seed_next(margins: dict[int, float], passed: int, failed: int) -> int:
+    if max(margins, default=0) < MOST:
+        return MOST
+    if min(margins) > 1:
+        return 1
+    loads = sorted(margins)
+    roots = PchipInterpolator(loads, [margins[load] for load in loads]).roots(extrapolate=False)
+    inside = [root for root in np.atleast_1d(roots) if np.isfinite(root)]
+    load = int(inside[0]) if inside else (passed + failed) // 2
+    if load in margins:
+        load += 1
+    return min(max(load, 1), MOST)
+
+
+def bisection(by: str, prompts: int = 1_000, precision: float = 0.02) -> Search:
+    """Double until a run breaks a bound, then bisect: one run of fixed size at each load, as most people do."""
+    good, bad, load = 0.0, np.inf, 1.0
+    while True:
+        run = yield load, prompts
+        good, bad = (load, bad) if _met(run) else (good, load)
+        if good == 0.0:
+            if load <= 0.01 or (by == "concurrency" and load <= 1):
+                return None
+            load = load / 2
+            continue
+        if np.isinf(bad):
+            if load >= MOST:
+                return load
+            load *= 2
+            continue
+        if bad - good <= (1 if by == "concurrency" else precision * good):
+            return good
+        load = float((good + bad) // 2) if by == "concurrency" else (good + bad) / 2
+
+
+def isotonic(by: str, prompts: int = 1_000, precision: float = 0.02) -> Search:
+    """As AIPerf documents its search: bracket, smooth by isotonic regression, probe where its PCHIP meets the bound."""
+    seen: dict[float, float] = {}  # load -> largest ln(value / bound)
+    load = 1.0
+    for _ in range(20):
+        run = yield load, prompts
+        seen[load] = max(
+            float(np.log(max(s, EPS) / b)) if np.isfinite(s) else 5.0
+            for s, b in zip(run.stats, run.bounds, strict=True)
+        )
+        good = max((x for x, y in seen.items() if y <= 0), default=0.0)
+        bad = min((x for x, y in seen.items() if y > 0 and x > good), default=np.inf)
+        if good == 0.0:
+            if load <= 0.01 or (by == "concurrency" and load <= 1):
+                return None
+            load /= 2
+        elif np.isinf(bad):
+            if load >= MOST:
+                return load
+            load *= 2
+        elif bad - good <= (1 if by == "concurrency" else precision * good):
+            return good
+        else:
+            load = _isotonic_root(seen, good, bad)
+            load = float(np.clip(round(load), good + 1, bad - 1)) if by == "concurrency" else load
+            if load in seen:
+                return good
+    return good
+
+
+def _isotonic_root(seen: dict[float, float], good: float, bad: float) -> float:
+    loads = np.array(sorted(seen))
+    values = pooled_up(np.array([seen[load] for load in loads])) + 1e-9 * np.arange(len(loads))
+    roots = PchipInterpolator(np.log(loads), values).roots(extrapolate=False)
+    inside = [x for x in np.exp(np.atleast_1d(roots)) if good * 1.002 < x < bad * 0.998]
+    return float(inside[0]) if inside else float(np.sqrt(good * bad))
+
+
+def pooled_up(values: Floats) -> Floats:
+    """The nearest values, in squares, that never fall: pool adjacent violators."""
+    blocks: list[list[float]] = []
+    for value in values:
+        blocks.append([float(value), 1.0])
+        while len(blocks) > 1 and blocks[-2][0] > blocks[-1][0]:
+            (a, n), (b, m) = blocks[-2], blocks.pop()
+            blocks[-1] = [(a * n + b * m) / (n + m), n + m]
+    return np.concatenate([np.full(int(n), value) for value, n in blocks])
+
+
+def goodput(by: str, prompts: int = 1_000, share: float = 0.95, precision: float = 0.02) -> Search:
+    """As GuideLLM documents its goodput search: a load holds when so large a share of its requests keeps the bounds."""
+    good, bad, load = 0.0, np.inf, 1.0
+    for _ in range(30):
+        run = yield load, prompts
+        good, bad = (load, bad) if run.good_share >= share else (good, load)
+        if good == 0.0:
+            if load <= 0.01 or (by == "concurrency" and load <= 1):
+                return None
+            load /= 2
+        elif np.isinf(bad):
+            if load >= MOST:
+                return load
+            load *= 2
+        elif bad - good <= (1 if by == "concurrency" else precision * good):
+            return good
+        else:
+            load = float((good + bad) // 2) if by == "concurrency" else (good + bad) / 2
+    return good
+
+
+def _met(run: Run) -> bool:
+    return all(stat <= bound for stat, bound in zip(run.stats, run.bounds, strict=True))
