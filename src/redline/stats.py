@@ -18,7 +18,7 @@ from redline.records import Floats, Records
 PHI_PRIOR, PHI_PRIOR_DF = 4.0, 6.0  # what a queue near its limit typically shows, and how firmly to believe it
 MIN_BATCHES, MAX_BATCHES = 4, 12
 WARM_UP = 2.0  # times the p90 of e2e latency
-_GRID = 25  # points of the stationarity test, of which the first and last 9 are compared
+_PART = 1 / 3  # of the window, at its start and at its end, are compared in the test of stationarity
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -114,6 +114,13 @@ def in_flight(records: Records, times: Floats) -> Floats:
     return (begun - np.searchsorted(ends, times, side="right")).astype(float)
 
 
+def mean_in_flight(records: Records, start_s: float, end_s: float) -> float:
+    """How many requests were under way on average between two times."""
+    ended = np.where(np.isnan(records.end_s), np.inf, records.end_s)
+    within = np.minimum(ended, end_s) - np.maximum(records.scheduled_s, start_s)
+    return float(np.maximum(within, 0.0).sum()) / (end_s - start_s)
+
+
 def waiting(records: Records, at_s: float) -> int:
     """How many requests were under way without a first token."""
     begun = records.scheduled_s <= at_s
@@ -152,10 +159,10 @@ def growth(records: Records, start_s: float, end_s: float) -> Growth:
     """
     if not end_s > start_s:
         return Growth(z=0.0, share=0.0)
-    counts = in_flight(records, np.linspace(start_s, end_s, _GRID))
+    part_s = _PART * (end_s - start_s)
     arrivals = max(between(records.scheduled_s, start_s, end_s), 1)
-    rise = float(counts[-9:].mean() - counts[:9].mean())
-    level = float(counts.mean())
+    rise = mean_in_flight(records, end_s - part_s, end_s) - mean_in_flight(records, start_s, start_s + part_s)
+    level = mean_in_flight(records, start_s, end_s)
     spread = 0.06 * level + math.sqrt(level)
     return Growth(z=rise / spread if spread > 0 else 0.0, share=rise / (0.68 * arrivals))
 
