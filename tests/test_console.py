@@ -21,6 +21,7 @@ from redline.model import (
     Lengths,
     Measured,
     Probe,
+    ProbeKind,
     Progress,
     ServerConfig,
     ServerReady,
@@ -35,6 +36,7 @@ from redline.model import (
 )
 from redline.records import Records, Status
 from redline.sla import parse_sla
+from redline.stored import Opened
 
 TESTS = Path(__file__).parent
 SLA = parse_sla("chat: p90_ttft_ms<=200, p90_tpot_ms<=50")
@@ -130,6 +132,37 @@ def test_a_trial_that_breaks_the_sla_says_which_criterion(capsys: pytest.Capture
     play(Console(), [ended(0.4)])
 
     assert "too much: p90_ttft_ms 400 ms > 200 ms" in capsys.readouterr().err
+
+
+def opened(*trials: Trial) -> Opened:
+    kept = Opened(directory=Path("x"), experiment=EXPERIMENT, trials={}, notes=(), environment={})
+    return replace(kept, trials={kept.cases[0].key: trials})
+
+
+def trial(outcome: Measured, *, id: str = "0001", kind: ProbeKind = "main") -> Trial:
+    probe = replace(PROBE, kind=kind)
+    return Trial(id=id, case="k", probe=probe, seed=1, started="2026-11-25T00:00:00Z", outcome=outcome)
+
+
+def test_a_trial_shows_the_same_values_while_it_runs_and_afterwards(capsys: pytest.CaptureFixture[str]) -> None:
+    runs = tuple({"p90_ttft_ms": ttft, "p90_tpot_ms": 20.0, "completed": 600.0} for ttft in (100.0, 310.0))
+    twice = trial(Measured(stop=Stop(reason="ended", at_s=60.0), duration_s=60.0, aggregates=runs))
+
+    play(Console(), [TrialEnded(case=CASE, trial=twice)])
+    Console().trials(opened(twice), [SLA])
+
+    out, err = capsys.readouterr()
+    assert "holds: p90_ttft_ms 176 ms of 200 ms" in err
+    assert "176" in out
+
+
+def test_a_quick_look_has_no_exact_verdict(capsys: pytest.CaptureFixture[str]) -> None:
+    outcome = Measured(stop=Stop(reason="scouted", at_s=33.0), duration_s=33.0, records=records(400, 0.4))
+
+    Console().trials(opened(trial(outcome, kind="scout"), trial(outcome, id="0002")), [SLA])
+
+    rows = capsys.readouterr().out.splitlines()[-2:]
+    assert ["-", "fail"] == [row.split()[-1] for row in rows]
 
 
 def test_quiet_means_no_progress_but_still_an_answer(capsys: pytest.CaptureFixture[str]) -> None:

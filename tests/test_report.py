@@ -30,6 +30,7 @@ from redline.model import (
 from redline.records import Records, Status
 from redline.report import ReportCase, ReportData, render, write_report
 from redline.report.points import point, quantile_bounds
+from redline.search import seen
 from redline.sla import sla_of
 from redline.stats import share_bounds
 from redline.verdict import judge
@@ -442,11 +443,33 @@ def test_totals_of_a_command_are_marks_without_bounds() -> None:
     page = render(whole)
     found = point(trial(10.0, outcome), SLA, TTFT, 0.9)
 
-    assert ("undecided", 120.0) == (found.standing, found.value)
+    assert ("undecided", pytest.approx(120.0)) == (found.standing, found.value)
     assert math.isnan(found.low)
     assert "Measured by vllm bench {url}" in page
     assert "aggregates" in page
     assert "120 ms" in page
+
+
+def test_a_trial_has_the_value_that_the_search_sees() -> None:
+    runs = tuple({"p90_ttft_ms": ttft, "p90_tpot_ms": 20.0, "completed": 600.0} for ttft in (100.0, 310.0))
+    twice = trial(10.0, Measured(stop=Stop(reason="ended", at_s=60.0), duration_s=60.0, aggregates=runs))
+    page = render(with_case(trials=(twice,)))
+    table = page[page.index('class="trials"') :]
+
+    assert "p90_ttft_ms" in seen(twice, SLA)
+    assert seen(twice, SLA)["p90_ttft_ms"] == point(twice, SLA, TTFT, 0.9).value
+    assert '<td class="n">176 ms</td>' in table
+    assert "holds: p90_ttft_ms 176 ms of 200 ms" in table
+
+
+def test_a_quick_look_has_no_exact_verdict() -> None:
+    bad = trial(11.0, measured(0.9, "scouted"), "scout", name="scout")
+    page = render(with_case(trials=(bad,)))
+    row = page[page.index('<th scope="row">scout') :].partition("</tr>")[0]
+
+    assert "<td>–</td>" in row
+    assert "<td>fail</td>" not in row
+    assert "fail" not in point(bad, SLA, TTFT, 0.9).words
 
 
 def test_several_configurations_are_compared_on_one_scale() -> None:

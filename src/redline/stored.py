@@ -18,13 +18,26 @@ import numpy as np
 from redline.codec import load_experiment
 from redline.experiment.plan import jobs
 from redline.experiment.settings import Problem, told
-from redline.model import Answer, Case, Experiment, Measured, Probe, RedlineError, Sla, Trial, UsageError
+from redline.model import (
+    Answer,
+    Case,
+    Criterion,
+    Experiment,
+    Measured,
+    Probe,
+    RedlineError,
+    Sla,
+    Trial,
+    UsageError,
+)
 from redline.records import Records, Status
-from redline.search import answer_now, next_step
+from redline.search import answer_now, next_step, seen
 from redline.sla import parse_sla
 from redline.store import EXPERIMENT, open_store, reusable
 from redline.units import nearest
-from redline.verdict import Judgement, judge
+from redline.verdict import Judgement, judge, summary
+from redline.verdict.tally import first_look, steady_window, tally
+from redline.verdict.watch import first_wave
 from redline.wording import load_text
 
 OPTIONS = "options.json"  # what the command line changed in the experiment's file
@@ -92,7 +105,7 @@ class Opened:
             full = [trial for trial in trials if trial.probe.kind != "scout"]
             for sla in slas:
                 judged = [(trial, judge(trial, sla, self.experiment.goal.confidence)) for trial in full]
-                found.append({"loads": [_verdict(trial, judgement) for trial, judgement in judged]})
+                found.append({"loads": [_verdict(trial, judgement, values(trial, sla)) for trial, judgement in judged]})
         return found
 
     def missing(self, slas: Sequence[Sla] = ()) -> str:
@@ -184,13 +197,41 @@ def _text(sla: Sla) -> str:
     return f"{sla.name}: " + ", ".join(criterion.text for criterion in sla.criteria if not criterion.default)
 
 
-def _verdict(trial: Trial, judgement: Judgement) -> dict[str, object]:
+def values(trial: Trial, sla: Sla) -> dict[str, float]:
+    """Each metric's value in this trial, wherever it is shown: what the search sees of it, else what its requests say.
+
+    Empty for a trial that broke; without the metrics that it tells nothing of.
+    """
+    found = seen(trial, sla)
+    if isinstance(trial.outcome, Measured):
+        left = [criterion for criterion in sla.criteria if criterion.metric not in found]
+        found |= {criterion.metric: _unjudged(trial, trial.outcome, criterion) for criterion in left}
+    return {metric: stat for metric, stat in found.items() if not np.isnan(stat)}
+
+
+def _unjudged(trial: Trial, outcome: Measured, criterion: Criterion) -> float:
+    """Over the steady window; of a trial that had none (a quick look, an early end) over everything."""
+    records, window = outcome.records, steady_window(outcome)
+    if records is not None:
+        if window is not None and trial.probe.kind != "scout" and (found := tally(criterion, records, window)).n > 0:
+            return found.stat
+        if (found := first_look(criterion, records, first_wave(trial.probe))).n > 0:
+            return found.stat
+    return summary(outcome).get(criterion.metric, np.nan)
+
+
+def _verdict(trial: Trial, judgement: Judgement, stats: Mapping[str, float]) -> dict[str, object]:
     return {
         "load": trial.probe.load,
         "trial": trial.id,
         "verdict": judgement.verdict,
         "criteria": [
-            {"criterion": c.criterion.text, "value": c.stat, "verdict": c.verdict, "more_requests": c.more}
+            {
+                "criterion": c.criterion.text,
+                "value": stats.get(c.criterion.metric, c.stat),
+                "verdict": c.verdict,
+                "more_requests": c.more,
+            }
             for c in judgement.criteria
         ],
         "reason": judgement.reason,

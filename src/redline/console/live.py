@@ -37,9 +37,8 @@ from redline.model import (
     TrialStarted,
     Warned,
 )
-from redline.search import seen
 from redline.sla import met
-from redline.stored import Opened
+from redline.stored import Opened, values
 from redline.verdict import usable
 
 _PLAIN_WIDTH = 200  # a pipe or a file has no width: do not wrap
@@ -174,7 +173,7 @@ class Console:
         good, why = usable(trial, sla)
         if not good:
             return "lost", f"not usable: {why}"
-        return wording.outcome_text(trial, sla, seen(trial, sla) or self._last_stats)
+        return wording.outcome_text(trial, sla, values(trial, sla) or self._last_stats)
 
     def _asking(self, name: str) -> Sla | None:
         return self._slas.get(name) or (next(iter(self._slas.values())) if len(self._slas) == 1 else None)

@@ -15,7 +15,7 @@ from redline.experiment.estimate import Estimate
 from redline.experiment.redaction import redact
 from redline.model import Answer, Experiment, Measured, ServerConfig, Sla, Trial
 from redline.search.state import requests
-from redline.stored import Opened
+from redline.stored import Opened, values
 from redline.verdict import judge, usable
 
 _NUMBERS = {"capacity", "trials", "requests", "time", "load", "trial"}
@@ -97,17 +97,13 @@ def trials(opened: Opened, slas: Sequence[Sla], screen: Screen) -> RenderableTyp
 
 
 def _trial_cells(trial: Trial, sla: Sla, confidence: float) -> dict[str, str]:
-    judgement = judge(trial, sla, confidence)
-    stats = {c.criterion.metric: c.stat for c in judgement.criteria}
-    values = {
-        c.metric: wording.quantity(c.metric, stats[c.metric]) if stats.get(c.metric, -1.0) >= 0 else "-"
-        for c in sla.criteria
-    }
-    outcome = trial.outcome
+    stats, outcome = values(trial, sla), trial.outcome
+    good = usable(trial, sla)[0]
     if not isinstance(outcome, Measured):
         ended = type(outcome).__name__.lower()
     else:
-        ended = outcome.stop.reason if usable(trial, sla)[0] else "not usable"
+        ended = outcome.stop.reason if good else "not usable"
+    judged = good and trial.probe.kind != "scout"  # a quick look only sets the range
     return {
         "trial": trial.id,
         "load": wording.load_text(trial.probe.load, trial.probe.by),
@@ -115,8 +111,8 @@ def _trial_cells(trial: Trial, sla: Sla, confidence: float) -> dict[str, str]:
         "ended": ended,
         "time": wording.duration(outcome.duration_s),
         "requests": f"{requests(trial):,}",
-        **values,
-        "verdict": judgement.verdict,
+        **{c.metric: wording.quantity(c.metric, stats[c.metric]) if c.metric in stats else "-" for c in sla.criteria},
+        "verdict": judge(trial, sla, confidence).verdict if judged else "-",
     }
 
 

@@ -12,9 +12,9 @@ from redline.model import Criterion, Failed, Invalid, Measured, Sla, Trial, Vari
 from redline.records import Floats, Records
 from redline.report.chart import Point, Standing
 from redline.sla import allowed_share, judged, met, metric_of
-from redline.verdict import CriterionJudgement, Judgement, judge, summary, usable
-from redline.verdict.tally import Tally, Window, first_look, lag_s, steady_window, tally
-from redline.verdict.watch import first_wave
+from redline.stored import values
+from redline.verdict import CriterionJudgement, Judgement, judge, usable
+from redline.verdict.tally import Window, lag_s, steady_window, tally
 from redline.wording import kind_text, load_text, quantity
 
 
@@ -35,10 +35,12 @@ def point(trial: Trial, sla: Sla, criterion: Criterion, confidence: float) -> Po
     good, why = usable(trial, sla)
     verdict = judge(trial, sla, confidence)
     mine = _mine(verdict, criterion)
-    value = value_of(trial, criterion)
+    value = values(trial, sla).get(criterion.metric, math.nan)
     keeps = met(criterion, value)
     standing, keeps = _standing(outcome, criterion, mine, keeps) if good else ("unusable", keeps)
     low, high = bounds(outcome, criterion, mine, confidence) if good and not small else (math.nan, math.nan)
+    if not low <= value <= high:  # they belong to a window that the search did not judge whole
+        low = high = math.nan
     return Point(
         load=trial.probe.load,
         value=value,
@@ -47,30 +49,8 @@ def point(trial: Trial, sla: Sla, criterion: Criterion, confidence: float) -> Po
         low=low,
         high=high,
         small=small,
-        words=_words(trial, criterion, (value, low, high), mine, why),
+        words=_words(trial, criterion, (value, low, high), None if small else mine, why),
     )
-
-
-def value_of(trial: Trial, criterion: Criterion) -> float:
-    """The metric's value in this trial; NaN where it tells none."""
-    outcome = trial.outcome
-    if not isinstance(outcome, Measured):
-        return math.nan
-    if outcome.records is None:
-        return summary(outcome).get(criterion.metric, math.nan)
-    found = _tally(trial, outcome.records, criterion)
-    return found.stat if found.n > 0 else summary(outcome).get(criterion.metric, math.nan)
-
-
-def _tally(trial: Trial, records: Records, criterion: Criterion) -> Tally:
-    """Over the steady window; of a trial that had none (a quick look, an early end) over everything."""
-    assert isinstance(trial.outcome, Measured)  # by the caller
-    window = steady_window(trial.outcome)
-    if window is not None and trial.probe.kind != "scout":
-        found = tally(criterion, records, window)
-        if found.n > 0:
-            return found
-    return first_look(criterion, records, first_wave(trial.probe))
 
 
 def _mine(judgement: Judgement, criterion: Criterion) -> CriterionJudgement | None:

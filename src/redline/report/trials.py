@@ -9,8 +9,8 @@ from html import escape
 from redline import wording
 from redline.experiment.redaction import redact
 from redline.model import Failed, Invalid, Measured, Sla, Trial
-from redline.report.points import value_of
 from redline.sla import met
+from redline.stored import values
 from redline.verdict import judge, summary, usable
 
 
@@ -40,12 +40,14 @@ def trials_table(trials: Sequence[Trial], sla: Sla, confidence: float) -> str:
 
 def _row(trial: Trial, sla: Sla, confidence: float, extra: Sequence[str]) -> str:
     outcome = trial.outcome
-    stats = {criterion.metric: value_of(trial, criterion) for criterion in sla.criteria}
+    seen = values(trial, sla)
+    stats = {criterion.metric: seen.get(criterion.metric, math.nan) for criterion in sla.criteria}
     good, why = usable(trial, sla)
     _, words = wording.outcome_text(trial, sla, stats)
     if isinstance(outcome, Measured) and not good:
         words = f"not usable: {why}"
-    values = summary(outcome) if isinstance(outcome, Measured) else {}
+    further = summary(outcome) if isinstance(outcome, Measured) else {}
+    judged = good and trial.probe.kind != "scout"  # a quick look only sets the range
     cells = [
         f'<th scope="row">{escape(trial.id)}</th>',
         f"<td>{trial.probe.kind}</td>",
@@ -53,8 +55,8 @@ def _row(trial: Trial, sla: Sla, confidence: float, extra: Sequence[str]) -> str
         f'<td class="n">{requests_of(trial):,}</td>',
         f'<td class="n">{wording.duration(outcome.duration_s)}</td>',
         *(_value(c.metric, stats[c.metric], not met(c, stats[c.metric])) for c in sla.criteria),
-        *(_value(name, values.get(name, math.nan), False) for name in extra),
-        f"<td>{judge(trial, sla, confidence).verdict if good else '–'}</td>",
+        *(_value(name, further.get(name, math.nan), False) for name in extra),
+        f"<td>{judge(trial, sla, confidence).verdict if judged else '–'}</td>",
         f"<td>{escape(redact(words))}</td>",
     ]
     tag = "<tr>" if good else '<tr class="idle">'
