@@ -20,7 +20,7 @@ WORKLOADS = {
     "demo": "random:in=128,out=24",
     "demo-kv": "random:in=128,out=24",
     "vllm-cpu": "random:in=32,out=16",
-    "laptop": "code",
+    "laptop": "chat",
     "8b-chat": "chat",
     "8b-slots": "chat",
     "8b-kv": "chat",

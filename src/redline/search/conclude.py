@@ -103,8 +103,8 @@ def _bounded(state: State, finding: Finding) -> _Bounded:
 def _interval(state: State) -> tuple[float | None, float | None, float | None]:
     """Low, estimate and high at the confidence asked for; whole numbers where the load is one."""
     belief, goal = state.belief, state.goal
-    if belief is None:
-        return state.scouted.ok, None, state.scouted.bad
+    if belief is None:  # first looks set a range to search, and bound nothing
+        return None, None, None
     outside = (1 - goal.confidence) / 2
     low, estimate, high = (belief.quantile(p) for p in (outside, 0.5, 1 - outside))
     if goal.by == "rate":

@@ -6,6 +6,7 @@ Everything is worked out anew from the stored trials at each call: a search that
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import replace
 
@@ -87,15 +88,16 @@ def answer_now(evidence: Sequence[Trial], sla: Sla, goal: Goal, stop_reason: str
 
 def _list(state: State) -> Probe | Answer:
     """Each listed load once, then what they say."""
-    for load in state.goal.loads:
-        probe = state.probe(load, "list")
-        probe = replace(probe, load=float(load), need=_list_need(state))
-        if any(r.load == probe.load and r.trial.probe.kind == "list" for r in state.readings):
-            continue
-        if sum(t.probe.load == probe.load and t.probe.kind == "list" for t in state.trials) < MAX_TRIES:
-            reason = over_budget(state, probe) if state.goal.max_time_s or state.goal.max_requests else None
-            return probe if reason is None else undecided(state, reason)
-    return undecided(state, "all listed loads are measured")
+    done = {r.load for r in state.readings if r.trial.probe.kind == "list"}
+    tried = Counter(t.probe.load for t in state.trials if t.probe.kind == "list")
+    left = [load for load in state.goal.loads if load not in done and tried[load] < MAX_TRIES]
+    if not left:
+        return undecided(state, "all listed loads are measured")
+    probe = replace(state.probe(left[0], "list"), load=float(left[0]), need=_list_need(state))
+    reason = over_budget(state, probe) if state.goal.max_time_s or state.goal.max_requests else None
+    if reason is None:
+        return probe
+    return undecided(state, f"{reason}; not measured: {', '.join(f'{load:g}' for load in left)}")
 
 
 def _list_need(state: State) -> dict[str, int]:

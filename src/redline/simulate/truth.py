@@ -69,10 +69,12 @@ def true_capacity(
         )
 
     full = float(steady.max_num_seqs) if by == "concurrency" else _saturation(steady, workload)
-    good, bad = _bracket(at(500 if by == "rate" else 500 + 20 * int(full), 2), full, by)
+    patience_s = max((c.bound / 1e3 for c in limits if c.metric.endswith("_ms")), default=0.0)
+    few = 500 + int(4 * patience_s * full) if by == "rate" else 500 + 20 * int(full)  # or no queue had time to grow
+    good, bad = _bracket(at(few, 2), full, by)
     if good == 0.0 or math.isinf(bad):
         return Truth(capacity=bad if good else 0.0, error=0.0)
-    requests = max(1_000, int(_FIRST * min(0.01 / precision, 1.0)), 40 * int(good) * (by == "concurrency"))
+    requests = max(1_000, int(_FIRST * min(0.01 / precision, 1.0)), few, 40 * int(good) * (by == "concurrency"))
     runs = _RUNS
     known: dict[float, _Point] = {}  # whole loads of which it is clear on which side they are
     while True:
