@@ -6,7 +6,7 @@ import pytest
 
 import redline
 from driving import SimServer
-from redline.api import Place, Result, owner_warning, prepare_find, prepare_run
+from redline.api import Place, Result, owner_warning, plan, prepare_find, prepare_run
 from redline.model import Answer, Event, EvidenceClass, RedlineError, TrialEnded, UsageError
 from redline.sla import parse_sla
 
@@ -22,12 +22,15 @@ CODES: dict[EvidenceClass, int] = {
 }
 FILE = """
 [server]
-command = "no-such-engine serve --port {port}"
+command = "false no-such-engine --port {port}"
 [workload.small]
 random = { in = 16, out = 8 }
 [sla]
 quick = ["p90_ttft_ms<=500"]
 """
+
+
+VARY = 'vary = { engine = ["no-such-engine", "false"] }'
 
 
 def answer(evidence: EvidenceClass, error: str | None = None) -> Answer:
@@ -141,7 +144,19 @@ def test_a_configuration_that_does_not_start_is_a_result_not_an_exception(tmp_pa
 
     (answer,) = result.answers
     assert ("not_started", 1, 0) == (answer.evidence, result.exit_code, result.measured)
-    assert "no-such-engine" in (answer.error or "")
+    assert "exited with code 1" in (answer.error or "")
+
+
+def test_only_where_every_program_is_missing_nothing_is_tried(tmp_path: Path) -> None:
+    (tmp_path / "one.toml").write_text(FILE.replace("false", "no-such-engine"))
+    (tmp_path / "two.toml").write_text(FILE.replace("false", "{engine}", 1).replace('}"', '}"\n' + VARY, 1))
+
+    with pytest.raises(RedlineError, match="cannot start 'no-such-engine'"):
+        redline.run(tmp_path / "one.toml", place=Place(out=tmp_path / "one"))
+    result = redline.run(tmp_path / "two.toml", place=Place(out=tmp_path / "two"))
+
+    assert not (tmp_path / "one").exists()
+    assert ["not_started", "not_started"] == [answer.evidence for answer in result.answers]
 
 
 def test_an_unusable_question_is_a_usage_error_with_everything_in_it() -> None:
@@ -180,6 +195,30 @@ def test_find_measures_and_open_experiment_answers_again_from_disk(tmp_path: Pat
         for answer, found in zip(opened.answers(), result.answers, strict=True)
     )
     assert opened.slas() == (parse_sla("mean_ttft_ms<=60s"),)
+
+
+def test_a_plan_sees_that_an_sla_was_added_since(tmp_path: Path) -> None:
+    file, place = tmp_path / "plan.toml", Place(out=tmp_path / "kept")
+    settings = "[search]\nmin = 50\nmax = 100\nmax_time = 60\n"
+    with SimServer() as server:
+        file.write_text(
+            FILE.replace('command = "false no-such-engine --port {port}"', f'url = "{server.url}"') + settings
+        )
+        redline.run(file, place=place)
+    before = plan(prepare_run(file, place))
+
+    file.write_text(file.read_text().replace("[search]", 'hard = ["p99_tpot_ms<=0.01"]\n[search]'))
+    after = plan(prepare_run(file, place))
+
+    assert (0, True) == (before.cases[0].trials, after.cases[0].trials > 0)
+
+
+def test_a_reader_that_cannot_be_imported_is_found_before_anything_starts(tmp_path: Path) -> None:
+    file = tmp_path / "mine.toml"
+    file.write_text('command = "true {rate} {result}"\nreader = "nope:fn"\n')
+
+    with pytest.raises(UsageError, match=r"line 2: .*cannot be imported"):
+        prepare_find("localhost", ["p99_ttft_ms<=200"], Place(), workload=str(file))
 
 
 def test_when_the_server_is_gone_what_is_stored_still_answers(tmp_path: Path) -> None:

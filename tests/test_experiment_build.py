@@ -181,6 +181,7 @@ def test_a_file_without_its_secrets_describes_the_same_cases(load):
     text = """
         [server]
         command = ["v", "--api-key", "sk-12345678", "--h", "Authorization: Bearer abcdefgh", "--token", "hf_12345678"]
+        port = 8000
         stop_grace_s = 5
         headers = { Authorization = "Bearer sk-12345678", "X-Api-Key" = 'sk-12345678' }
         env = { HF_TOKEN = "hf_12345678", A = "b" }
@@ -222,6 +223,22 @@ def test_a_server_that_is_no_foreground_process_has_commands_to_start_and_stop_i
     assert ("docker", "run", "-d", "--name", "a", "-p", "{port}:8000", "image", "--x", "1") == one.start
     assert ("docker", "stop", "b") == two.stop
     assert ("docker", "logs", "b") == two.log
+
+
+@pytest.mark.parametrize(
+    "server",
+    [
+        'command = "v --port 8000"',
+        'command = "v -p=8000"',
+        'command = "v"\nport = 8000',
+        'command = "v"\nurl = "http://h:8000"',
+        'command = "v {port}"\nurl = "http://h:{port}"',
+        'command = "v {port}"\nurl = "http://h:8000"\nport = 8000',
+        'command = "v"\nvary = { port = [8000, 8001] }',
+    ],
+)
+def test_where_a_launched_server_answers_can_be_said_in_several_ways(load, server):
+    assert not load(server=server).servers[0].attached
 
 
 @pytest.mark.parametrize(
@@ -318,6 +335,11 @@ SERVER = GOOD["server"]
         ({"server": 'url = "ftp://h:1"'}, "write http://HOST:PORT"),
         ({"server": 'url = "http://h:99999"'}, "write http://HOST:PORT"),
         ({"server": 'command = "vllm serve {modl} {port}"\nvary = { model = ["a"] }'}, "{modl} (did you mean model?)"),
+        ({"server": 'command = "vllm serve m"'}, "line 2: [server] the command does not say on which port it listens"),
+        ({"server": 'command = "v {p}"\nvary = [{ p = 1 }, { p = 2 }]'}, "put {port} in it"),
+        ({"server": 'command = "v --port {port}"\nurl = "http://h:80"'}, "line 3: [server] url names another port"),
+        ({"server": 'start = "v {port}"\nstop = "x"\nurl = "https://h"'}, "write :{port} in the url"),
+        ({"server": 'command = "v {port}"\nurl = "h:80"\nport = 81'}, "than {port} in the command, 81"),
         ({"server": "command = 'vllm \"serve'"}, "check the quotes"),
         ({"server": 'command = ""'}, "command: is empty"),
         ({"server": "command = 5"}, "command: must be text, not a number"),
@@ -517,7 +539,9 @@ WORKLOADS = st.builds(
 SERVERS = st.builds(
     ServerConfig,
     name=st.just("server"),
-    command=st.lists(NAMES.filter(lambda word: "{" not in word), min_size=1, max_size=4).map(tuple),
+    command=st.lists(NAMES.filter(lambda word: "{" not in word), min_size=1, max_size=4).map(
+        lambda words: (*words, "--port", "{port}")
+    ),
     env=st.dictionaries(st.from_regex(r"[A-Z]{1,4}", fullmatch=True), TEXTS, max_size=2),
     gpus=st.integers(0, 8),
     port=st.one_of(st.none(), st.integers(1, 65_535)),

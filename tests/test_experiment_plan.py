@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from redline.experiment import plan
 from redline.experiment.commands import placeholders, record_text
-from redline.experiment.estimate import judged_requests, largest_percentile
+from redline.experiment.estimate import estimate_of, judged_requests, largest_percentile
 from redline.experiment.workloads import PRESETS
 from redline.model import (
     ClientEvidence,
@@ -362,6 +362,22 @@ def test_what_was_measured_makes_the_rest_shorter_and_tells_its_pace():
     assert 3 == after.cases[0].done
     assert after.cases[0].trials < before.cases[0].trials
     assert after.cases[0].seconds < before.cases[0].seconds / 2
+
+
+def test_what_is_left_is_what_the_slas_still_ask_for():
+    case = plan.jobs(EXPERIMENT)[0].cases[0]
+    done = {case.key: [replace(trial_at(5.0, sent=300, duration_s=60.0), id=str(i)) for i in range(20)]}
+    (sla,) = EXPERIMENT.slas
+    asked = replace(done[case.key][0], probe=replace(done[case.key][0].probe, asked_by=sla.name))
+
+    by_count = plan.estimate(EXPERIMENT, done)
+    answered = estimate_of(EXPERIMENT, [case], done, {case.key: ()})
+    added = estimate_of(EXPERIMENT, [case], done, {case.key: (sla.name,)})
+    nearly = estimate_of(EXPERIMENT, [case], {case.key: [*done[case.key], asked]}, {case.key: (sla.name,)})
+
+    assert [0, 0, 8, 1] == [found.cases[0].trials for found in (by_count, answered, added, nearly)]
+    assert added.requests > nearly.requests > 0
+    assert (0, 1) == (answered.launches, added.launches)
 
 
 def test_the_time_allowed_bounds_the_estimate():

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, TypedDict, Unpack
@@ -12,9 +12,10 @@ from urllib.parse import urlsplit
 
 import redline
 from redline import process
+from redline.bench import reader_of
 from redline.codec import attached_files, load_experiment, load_workload_file
 from redline.experiment.build import find_experiment
-from redline.experiment.estimate import request_budget
+from redline.experiment.estimate import Estimate, estimate_of, request_budget
 from redline.experiment.file import experiment_to_toml
 from redline.experiment.goals import advice
 from redline.experiment.plan import find_directory, identity, jobs
@@ -24,6 +25,7 @@ from redline.model import (
     Event,
     Experiment,
     Noted,
+    Probe,
     RedlineError,
     Trial,
     TrialEnded,
@@ -33,9 +35,9 @@ from redline.model import (
 from redline.process import Marker
 from redline.runner.local import Keeper, local_lab
 from redline.runner.loop import run_jobs
-from redline.server import attach
+from redline.search import next_step
+from redline.server import attach, means
 from redline.server.address import is_local
-from redline.server.ask import expand, headers_of
 from redline.store import Store, next_directory, open_store, reusable
 from redline.stored import OPTIONS, Opened, all_listed, open_experiment
 from redline.wording import load_text
@@ -145,7 +147,7 @@ def prepare_find(url: str, slas: Sequence[str], place: Place, **options: Unpack[
     given: dict[str, Any] = dict(options)
     workload = None
     if (named := str(given.get("workload", ""))).endswith(".toml") or Path(named).is_file():
-        workload = load_workload_file(Path(given.pop("workload")))
+        workload = load_workload_file(Path(given.pop("workload")), reader_of)
     experiment = find_experiment(url, slas, given, workload)
     directory = find_directory(experiment.servers[0], experiment.workloads[0], experiment.goal.by)
     return Prepared(
@@ -161,7 +163,7 @@ def prepare_run(path: Path | str, place: Place, **options: Unpack[SearchOptions]
     """The experiment of a file; UsageError has everything that is wrong with it, with its lines."""
     path = Path(path)
     given: dict[str, Any] = dict(options)
-    experiment = load_experiment(path, given)
+    experiment = load_experiment(path, given, reader_of)
     return Prepared(
         experiment=experiment,
         text=path.read_text(encoding="utf-8"),
@@ -174,6 +176,21 @@ def prepare_run(path: Path | str, place: Place, **options: Unpack[SearchOptions]
 def _directory(place: Place, default: Path) -> Path:
     directory = Path(place.out) if place.out is not None else default
     return next_directory(directory) if place.again else directory
+
+
+def plan(prepared: Prepared) -> Estimate:
+    """What is left to do, about how long it takes, and what this machine lacks for it; nothing is started."""
+    experiment, done = prepared.experiment, stored_trials(prepared.directory)
+    cases = [case for job in jobs(experiment) for case in job.cases]
+    unanswered = {
+        case.key: tuple(
+            sla.name for sla in experiment.slas if isinstance(next_step(trials, sla, experiment.goal), Probe)
+        )
+        for case in cases
+        if (trials := done.get(case.key))
+    }
+    found = estimate_of(experiment, cases, done, unanswered)
+    return replace(found, warnings=(*found.warnings, *means.lacks(experiment)))
 
 
 def owner_warning(prepared: Prepared) -> str:
@@ -202,7 +219,10 @@ def carry_out(prepared: Prepared, emit: Emit | None = None) -> Result:
     """
     tell = emit or _nobody
     experiment = prepared.experiment
-    _require_environment(experiment)
+    if unset := means.unset(experiment.servers):
+        raise UsageError("\n  ".join(unset))
+    if (why := means.hindrance(experiment)) and not stored_trials(prepared.directory):
+        raise RedlineError(why)
     with process.interruptible():
         starts, silent = _starts(experiment)
         if silent is not None and not stored_trials(prepared.directory):
@@ -261,14 +281,6 @@ class _Keeper:
 
 def _nobody(event: Event) -> None:
     """Nobody listens."""
-
-
-def _require_environment(experiment: Experiment) -> None:
-    """Every `${NAME}` is set: said before anything is started or written."""
-    for config in experiment.servers:
-        headers_of(config)
-        for name, value in config.env.items():
-            expand(value, f"env {name} of {config.name}")
 
 
 def _starts(experiment: Experiment) -> tuple[dict[str, str], RedlineError | None]:

@@ -5,10 +5,10 @@ from __future__ import annotations
 import json
 import math
 import tomllib
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any, Literal, cast
+from typing import Any, Literal, TypeAlias, cast
 
 from pydantic import ConfigDict, JsonValue, TypeAdapter, ValidationError
 from pydantic.dataclasses import dataclass as checked
@@ -39,6 +39,7 @@ from redline.model import (
 
 TRIAL_SCHEMA = "redline.trial/1"
 ANSWER_SCHEMA = "redline.answer/1"
+FindReader: TypeAlias = Callable[[str], object]
 
 _RANGE = ("min", "max", "sustain")
 _INSTEAD = {
@@ -50,10 +51,13 @@ _INSTEAD = {
 # ---- experiments -----------------------------------------------------------------------------------------------------
 
 
-def load_experiment(path: Path, options: Mapping[str, object] | None = None) -> Experiment:
+def load_experiment(
+    path: Path, options: Mapping[str, object] | None = None, find_reader: FindReader | None = None
+) -> Experiment:
     """The experiment of a TOML file; `options` of the command line take the place of its [search] keys.
 
-    UsageError lists everything that is wrong with it, each with its line.
+    UsageError lists everything that is wrong with it, each with its line. `find_reader` raises UsageError for a
+    reader that cannot be used: who is about to measure hands it in; who reads what is stored needs no reader.
     """
     text = _text_of(path)
     data = _tables(text, path)
@@ -69,13 +73,16 @@ def load_experiment(path: Path, options: Mapping[str, object] | None = None) -> 
     if options and isinstance(search, dict):
         instead = {key for option in options for key in _INSTEAD.get(option, ())}
         data["search"] = {**{key: value for key, value in search.items() if key not in instead}, **options}
+    workloads = data.get("workload")
+    for name, entry in workloads.items() if isinstance(workloads, dict) else ():
+        _check_reader(entry, ("workload", name), find_reader, problems)
     experiment = experiment_of(path.stem, data, problems)
     if experiment is None or problems:
         raise _told(problems, path, text, options or {})
     return experiment
 
 
-def load_workload_file(path: Path) -> Workload | CommandWorkload:
+def load_workload_file(path: Path, find_reader: FindReader | None = None) -> Workload | CommandWorkload:
     """The workload of a TOML file: its settings, or one [workload.NAME] section; UsageError has all that is wrong."""
     text = _text_of(path)
     data = _tables(text, path)
@@ -88,10 +95,23 @@ def load_workload_file(path: Path) -> Workload | CommandWorkload:
             raise UsageError(f"{path}: must hold one workload, not {len(sections)} ({names}); keep one of them")
         name, section = next(iter(sections.items()))
         at = ("workload", name)
+    _check_reader(section, at, find_reader, problems)
     workload = workload_of(name, section, at, problems)
     if workload is None or problems:
         raise _told(problems, path, text, {})
     return workload
+
+
+def _check_reader(
+    section: object, at: tuple[str, ...], find_reader: FindReader | None, problems: list[Problem]
+) -> None:
+    """Can a reader of somebody's own be imported? The names of ours are checked with the rest."""
+    reader = section.get("reader") if isinstance(section, dict) else None
+    if find_reader and isinstance(reader, str) and ":" in reader:
+        try:
+            find_reader(reader)
+        except UsageError as error:
+            problems.append(Problem(path=(*at, "reader"), text=str(error)))
 
 
 def attached_files(path: Path) -> dict[str, str]:

@@ -14,7 +14,7 @@ from tiny_server import tiny_server
 
 GOOD = """
 [server]
-command = "COMMAND"
+command = "redline sim-server --port {port}"
 ready_timeout_s = 20
 stop_grace_s = 5
 
@@ -27,6 +27,8 @@ quick = ["p90_ttft_ms<=500"]
 [search]
 loads = [100]
 """
+BENCH = 'command = "no-such-bench {rate} {result}"\nreader = "nope:fn"'
+NO_ENGINE = ("cannot start 'no-such-engine'", "install it")
 SIM = "redline sim-server --port {port}"
 
 
@@ -140,6 +142,30 @@ OFFLINE = [
         ("experiment.toml: 3 problems", "line 3", "did you mean command?", "line 15", "did you mean max_trials?"),
         GOOD.replace("command", "comand") + "max_trails = 3\n",
     ),
+    *(
+        Case(
+            f"what only a launch would show, by {command}",
+            (command, "experiment.toml"),
+            2,
+            (
+                "3 problems",
+                "line 3: [server] the command does not say",
+                "line 9: ",
+                "cannot be imported",
+                "max_trials?",
+            ),
+            GOOD.replace(" --port {port}", "").replace("random = { in = 16, out = 8 }", BENCH) + "max_trails = 3\n",
+        )
+        for command in ("run", "plan")
+    ),
+    Case("no such program", ("run", "experiment.toml"), 1, NO_ENGINE, GOOD.replace("redline", "no-such-engine")),
+    Case(
+        "no such benchmark command",
+        ("run", "experiment.toml"),
+        1,
+        ("cannot start 'no-such-bench'", "install it"),
+        GOOD.replace("random = { in = 16, out = 8 }", BENCH.replace("nope:fn", "vllm")),
+    ),
     Case(
         "unknown section",
         ("plan", "experiment.toml"),
@@ -152,7 +178,7 @@ OFFLINE = [
         ("run", "experiment.toml"),
         2,
         ("unknown placeholder {prot}", "port"),
-        GOOD.replace("COMMAND", "serve --port {prot}"),
+        GOOD.replace("{port}", "{prot}"),
     ),
     Case(
         "a bad option beside a good file",
@@ -293,7 +319,21 @@ def test_a_busy_server_is_a_warning_in_the_answer(
 
 def _launching(command: str, **settings: object) -> str:
     lines = "".join(f"{key} = {json.dumps(value)}\n" for key, value in settings.items())
-    return GOOD.replace('"COMMAND"', json.dumps(command)).replace("[workload", f"{lines}\n[workload", 1)
+    return GOOD.replace(f'"{SIM}"', json.dumps(command)).replace("[workload", f"{lines}\n[workload", 1)
+
+
+def test_what_this_machine_lacks_is_a_warning_of_the_plan(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    settings = 'env = { TOKEN = "${NO_SUCH_KEY}" }\nready_'
+    (tmp_path / "experiment.toml").write_text(_launching("no-such-engine --port {port}").replace("ready_", settings))
+
+    code, out, _ = redline_here(("plan", "experiment.toml"), capsys)
+
+    assert 0 == code
+    assert "warning: environment variable NO_SUCH_KEY is not set" in out
+    assert "warning: cannot start 'no-such-engine'" in out
 
 
 def _port_in_use(sim: SimServer) -> str:
@@ -308,17 +348,12 @@ def _never_ready(sim: SimServer) -> str:
     return _launching(SIM + " --faults.never-ready true").replace("ready_timeout_s = 20", "ready_timeout_s = 2")
 
 
-def _no_such_command(sim: SimServer) -> str:
-    return _launching("no-such-engine serve --port {port}")
-
-
 @pytest.mark.parametrize(
     ("file", "words"),
     [
         (_port_in_use, ("is already in use by pid", "stop it, or choose another port")),
         (_exits_at_once, ("exited with code 3", "no GPU found")),
         (_never_ready, ("not ready after 2 s", "503")),
-        (_no_such_command, ("cannot start 'no-such-engine'", "install it")),
     ],
 )
 def test_a_configuration_that_does_not_start_is_an_answer_that_says_why(
@@ -349,8 +384,8 @@ def test_a_directory_of_another_experiment_is_left_alone(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    (tmp_path / "one.toml").write_text(_launching("no-such-engine serve --port {port}"))
-    (tmp_path / "two.toml").write_text(_launching("no-other-engine serve --port {port}"))
+    (tmp_path / "one.toml").write_text(_launching("false one --port {port}"))
+    (tmp_path / "two.toml").write_text(_launching("false two --port {port}"))
     redline_here(("run", "one.toml", "--out", "kept"), capsys)
     before = {path: path.read_bytes() for path in (tmp_path / "kept").rglob("*") if path.is_file()}
 

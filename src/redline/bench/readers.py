@@ -51,7 +51,7 @@ def _imported(name: str) -> Reader:
     module_name, _, function_name = name.partition(":")
     try:
         function = getattr(importlib.import_module(module_name), function_name)
-    except (ImportError, AttributeError, ValueError) as error:
+    except (ImportError, AttributeError, ValueError, SyntaxError) as error:
         raise UsageError(f'reader "{name}" cannot be imported: {error}; is it on the PYTHONPATH?') from error
     if not callable(function):
         raise UsageError(f'reader "{name}" is no function')

@@ -112,13 +112,9 @@ def plan(experiment: Path, out: Path | None, **given: Any) -> int:
     """What would run, and about how long it would take; nothing is started."""
     from redline import api
     from redline.console import Console
-    from redline.experiment.estimate import estimate_of
-    from redline.experiment.plan import jobs
 
     prepared = api.prepare_run(experiment, api.Place(out=out), **search_options(given))
-    cases = [case for job in jobs(prepared.experiment) for case in job.cases]
-    done = api.stored_trials(prepared.directory)
-    Console().plan(prepared.experiment, estimate_of(prepared.experiment, cases, done))
+    Console().plan(prepared.experiment, api.plan(prepared))
     return 0
 
 

@@ -47,6 +47,22 @@ def fill(command: Sequence[str], values: Mapping[str, object]) -> tuple[str, ...
     return tuple(_PLACEHOLDER.sub(lambda m: str(values[m[1]]) if m[1] else f"{{{m[2]}}}", word) for word in command)
 
 
+def option_value(command: Sequence[str], names: Sequence[str]) -> str | None:
+    """The value of an option, `--name value` or `--name=value`; the last one counts."""
+    found = None
+    for word, following in zip(command, [*command[1:], None], strict=True):
+        name, equals, value = word.partition("=")
+        if name in names:
+            found = value if equals else following
+    return found
+
+
+def port_of(command: Sequence[str]) -> int | None:
+    """The port that a command names in an option of its own; None where it names none, or {port}."""
+    port = option_value(command, ("--port", "-p"))
+    return int(port) if port and port.isdecimal() else None
+
+
 def _fill_known(command: Sequence[str], values: Mapping[str, str]) -> tuple[str, ...]:
     """The same, but what has no value stays for later."""
     return tuple(_PLACEHOLDER.sub(lambda m: values.get(m[1] or "", m[0]), word) for word in command)

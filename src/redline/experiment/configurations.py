@@ -7,7 +7,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from redline.experiment import settings
-from redline.experiment.commands import NAME_KEY, apply_parameters, grid, placeholders, record_text
+from redline.experiment.commands import NAME_KEY, apply_parameters, grid, placeholders, port_of, record_text
 from redline.experiment.settings import Path, Problem, Read
 from redline.model import JsonValue, ServerConfig, UsageError
 from redline.units import nearest, parse_count, parse_duration, parse_not_negative, parse_whole
@@ -101,12 +101,13 @@ def servers_of(section: object, problems: list[Problem]) -> tuple[ServerConfig, 
     keys = set(section) if isinstance(section, Mapping) else set()
     for key, text in _server_contradictions(keys):
         problems.append(Problem(path=(*path, key) if key else path, text=text))
+    problems += [Problem(path=(*path, key), text=text) for key, text in _port_contradictions(given, keys)]
     if len(problems) > before:
         return ()
     records = given.pop("vary", ({},))
     servers = []
     for record in records:
-        parameters = {key: value for key, value in record.items() if key != NAME_KEY}
+        parameters = _parameters_of(record)
         name = str(record.get(NAME_KEY) or record_text(parameters) or _plain_name(given))
         servers.append(ServerConfig(**{**given, "name": name, "parameters": parameters, **_applied(given, parameters)}))
     if unknown := [name for name in placeholders(_all_words(servers[0])) if name != "port"]:
@@ -139,6 +140,27 @@ def _server_contradictions(keys: set[str]) -> list[tuple[str, str]]:
         for key in sorted(keys & {"vary", "env", "gpus", "port", "ready_timeout_s", "stop_grace_s"}):
             found.append((key, f"{key} needs command or start: a server that runs already is measured as it is"))
     return found
+
+
+def _port_contradictions(given: Mapping[str, Any], keys: set[str]) -> list[tuple[str, str]]:
+    """(key, what is wrong) where nobody could say at which port a launched server answers."""
+    if "command" in given and not keys & {"url", "port"} and (("vary" in given) == ("vary" in keys)):
+        records = given.get("vary", ({},))
+        commands = [apply_parameters(given["command"], _parameters_of(record)) for record in records]
+        if any(port_of(words) is None and not placeholders(words) for words in commands):
+            cure = "put {port} in it (as in --port {port}), or set port or url"
+            return [("command", f"the command does not say on which port it listens: {cure}")]
+    words = given.get("command", given.get("start", ()))
+    if "url" in given and "{port}" not in given["url"] and "port" in placeholders(words):
+        parts = urlsplit(with_scheme(given["url"]))
+        if (parts.port or (443 if parts.scheme == "https" else 80)) != given.get("port"):
+            free = given.get("port", "a free one")
+            return [("url", f"url names another port than {{port}} in the command, {free}: write :{{port}} in the url")]
+    return []
+
+
+def _parameters_of(record: Record) -> Record:
+    return {key: value for key, value in record.items() if key != NAME_KEY}
 
 
 def _applied(given: Mapping[str, Any], parameters: Record) -> dict[str, Any]:

@@ -44,10 +44,20 @@ class Estimate:
     warnings: tuple[str, ...]
 
 
-def estimate_of(experiment: Experiment, cases: Sequence[Case], done: Mapping[str, Sequence[Trial]]) -> Estimate:
-    """What is left to do, from the trials that are `done` by case key; rough, and says on what it rests."""
+def estimate_of(
+    experiment: Experiment,
+    cases: Sequence[Case],
+    done: Mapping[str, Sequence[Trial]],
+    unanswered: Mapping[str, Sequence[str]] | None = None,
+) -> Estimate:
+    """What is left to do, from the trials that are `done` by case key; rough, and says on what it rests.
+
+    `unanswered` has the names of the SLAs that those trials do not answer, where somebody has looked.
+    """
     goal = experiment.goal
-    estimates = tuple(_case(case, experiment, done.get(case.key, ())) for case in cases)
+    estimates = tuple(
+        _case(case, experiment, done.get(case.key, ()), (unanswered or {}).get(case.key)) for case in cases
+    )
     open_jobs = {entry.case.server.name for entry in estimates if entry.trials and not entry.case.server.attached}
     budget = request_budget(goal, experiment.slas)
     return Estimate(
@@ -86,8 +96,10 @@ def _trials(goal: Goal) -> int:
     return min(max(round(0.6 / goal.precision), 5), 20)
 
 
-def _case(case: Case, experiment: Experiment, done: Sequence[Trial]) -> CaseEstimate:
+def _case(case: Case, experiment: Experiment, done: Sequence[Trial], unanswered: Sequence[str] | None) -> CaseEstimate:
     goal = experiment.goal
+    if unanswered is not None and not unanswered:
+        return CaseEstimate(case=case, trials=0, requests=0, seconds=0.0, done=len(done))
     each = _judged(experiment.slas)
     if isinstance(case.workload, CommandWorkload):
         each = math.ceil(1.2 * each)  # it cannot end early, and its warm-up counts
@@ -100,9 +112,12 @@ def _case(case: Case, experiment: Experiment, done: Sequence[Trial]) -> CaseEsti
         share = 1.0 if isinstance(case.workload, CommandWorkload) else _SHARE_OF_FULL
         whole = _trials(goal) * max(1, round(0.7 * len(experiment.slas)))
         trials = max(min(whole, goal.max_trials) - sum(trial.probe.kind != "scout" for trial in done), 0)
+        trials = max(trials, _least(goal, done, unanswered or ()))
         scouts = 0 if done else _SCOUTS
         sent = sum(_requests(trial) for trial in done)
         most = max(request_budget(goal, experiment.slas) - sent, 0)
+        if unanswered:
+            most = max(most, each) if goal.max_requests is None else most
         requests = min(round(share * each * trials), most) + scouts * _SCOUT_REQUESTS
         seconds = requests / (pace or PACE) + _TRIAL_S * (trials + scouts)
         trials += scouts
@@ -113,6 +128,13 @@ def _case(case: Case, experiment: Experiment, done: Sequence[Trial]) -> CaseEsti
         spent = sum(trial.outcome.duration_s for trial in done)
         seconds = min(seconds, max(goal.max_time_s - spent, 0.0))
     return CaseEstimate(case=case, trials=trials, requests=requests, seconds=seconds, done=len(done))
+
+
+def _least(goal: Goal, done: Sequence[Trial], unanswered: Sequence[str]) -> int:
+    """Trials at least: one for what is open, and most of a search for an SLA that no trial was made for yet."""
+    asked = {trial.probe.asked_by for trial in done if trial.probe.kind != "scout"}
+    new = sum(name not in asked for name in unanswered)
+    return max(min(round(0.7 * _trials(goal)), goal.max_trials) * new, 1 if unanswered else 0)
 
 
 def _measured(trial: Trial, load: float) -> bool:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shlex
+import shutil
 import signal
 import subprocess
 import sys
@@ -64,9 +65,7 @@ def start(argv: Sequence[str], *, env: Mapping[str, str], log: Path, marker: Mar
     """Start a command in a new session, its output appended to `log`; `env` is added to our own environment."""
     marker = marker or new_marker()
     # Without SPT_NOENV, engines that set their process title (vLLM) overwrite the environment by which we find them.
-    environment = {**os.environ, "SPT_NOENV": "1", **env, MARK: marker.uuid}
-    # `redline` and the engines installed beside it are found last, also where their environment is not activated.
-    environment["PATH"] = os.pathsep.join([environment.get("PATH", os.defpath), str(Path(sys.executable).parent)])
+    environment = {**os.environ, "SPT_NOENV": "1", **env, MARK: marker.uuid, "PATH": _path(env)}
     log.parent.mkdir(parents=True, exist_ok=True)
     with shielded(), log.open("ab") as output:
         try:
@@ -94,6 +93,16 @@ def start(argv: Sequence[str], *, env: Mapping[str, str], log: Path, marker: Mar
         group = Group(marker=marker, log=log, leader=leader)
         _live[marker.uuid] = group
     return group
+
+
+def installed(program: str, env: Mapping[str, str]) -> bool:
+    """Would `start` find this program?"""
+    return shutil.which(program, path=_path(env)) is not None
+
+
+def _path(env: Mapping[str, str]) -> str:
+    """`redline` and the engines installed beside it are found last, also where their environment is not activated."""
+    return os.pathsep.join([{**os.environ, **env}.get("PATH", os.defpath), str(Path(sys.executable).parent)])
 
 
 def exit_code(group: Group) -> int | None:

@@ -9,11 +9,9 @@ from collections.abc import Sequence
 from dataclasses import replace
 from urllib.parse import urlsplit
 
+from redline.experiment.commands import option_value, port_of
 from redline.model import RedlineError, ServerConfig, UsageError
 from redline.process import table
-
-_HOST_OPTIONS = ("--host",)
-_PORT_OPTIONS = ("--port", "-p")
 
 
 def free_port() -> int:
@@ -40,8 +38,7 @@ def resolve(config: ServerConfig) -> tuple[ServerConfig, str]:
     """The configuration with its port filled in where words hold {port}, and the URL that it will answer at."""
     words = [word for command in (config.command, config.start, config.stop, config.log) for word in command or ()]
     command = config.command or config.start or ()
-    host, port = _option(command, _HOST_OPTIONS), _option(command, _PORT_OPTIONS)
-    number = config.port or (int(port) if port and port.isdecimal() else None)
+    host, number = option_value(command, ("--host",)), config.port or port_of(command)
     if number is None and any("{port}" in word for word in [*words, config.url or ""]):
         number = free_port()
     if number is None and config.url is None:
@@ -95,16 +92,6 @@ def is_local(host: str) -> bool:
         return host == "localhost" or ipaddress.ip_address(host).is_loopback
     except ValueError:
         return False
-
-
-def _option(command: Sequence[str], names: Sequence[str]) -> str | None:
-    """The value of an option, `--name value` or `--name=value`; the last one counts."""
-    found = None
-    for word, following in zip(command, [*command[1:], None], strict=True):
-        name, equals, value = word.partition("=")
-        if name in names:
-            found = value if equals else following
-    return found
 
 
 def _reachable(host: str | None) -> str:
