@@ -16,6 +16,7 @@ from redline.model import (
     Case,
     Endpoint,
     Event,
+    EvidenceClass,
     Experiment,
     Goal,
     Lengths,
@@ -205,6 +206,15 @@ def test_several_answers_are_compared(capsys: pytest.CaptureFixture[str]) -> Non
     assert "max_num_seqs=128 carries most: 24.2 requests/s" in out
     assert "24.9 (in it)" in out
     assert "workload" not in out
+
+
+@pytest.mark.parametrize("evidence", ["not_started", "undecided"])
+def test_an_error_is_told_once(evidence: EvidenceClass, capsys: pytest.CaptureFixture[str]) -> None:
+    error = "server exited with code 2; last lines of x.log:\nno such model"
+    Console().answers([replace(ANSWER, evidence=evidence, stop_reason="error", error=error)])
+
+    out = capsys.readouterr().out
+    assert 1 == out.count("no such model") == out.count("exited with code 2")
 
 
 def test_workload_and_sla_have_a_column_where_they_differ(capsys: pytest.CaptureFixture[str]) -> None:

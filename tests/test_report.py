@@ -398,13 +398,14 @@ def test_an_answer_without_numbers_is_still_a_page() -> None:
         trials=0,
         requests=0,
         benchmark_s=0.0,
-        error="exited with code 1",
+        error="exited with code 1; last lines of x.log:\nno such model",
     )
 
     page = render(with_case(trials=(), answers=(unanswered,)))
 
     parsed(page)
     assert "never became ready: exited with code 1" in page
+    assert 1 == page.count("no such model")
     assert "No trials yet" in page
 
 

@@ -73,7 +73,15 @@ def test_an_edge_is_a_sentence_to_repeat() -> None:
             {"evidence": "crashed", "capacity": None, "low": None, "high": 20.0},
             "the server died at 20 requests/s",
         ),
-        ({"evidence": "not_started", "error": "port taken\nsecond line"}, "never became ready: port taken"),
+        (
+            {"evidence": "not_started", "error": "port taken\nsecond line"},
+            "never became ready: port taken\nsecond line",
+        ),
+        (
+            {"evidence": "undecided", "stop_reason": "error", "error": "no model offered\nlog\n", "low": None},
+            "undecided within p99_ttft_ms<=200, p90_tpot_ms<=50. It held at 12.1 requests/s. "
+            "What ended it: no model offered\nlog",
+        ),
     ],
 )
 def test_every_kind_of_evidence_has_its_sentence(changes: dict[str, object], words: str) -> None:
@@ -118,7 +126,30 @@ def test_the_best_configuration_is_named_only_where_the_intervals_part() -> None
     assert "max_num_seqs=128 carries most: 24.2 requests/s, 2 times as much as max_num_seqs=64." == wording.best_text(
         [EDGE, more]
     )
-    assert "too near to call" in wording.best_text([EDGE, near])
+    assert (
+        "Too near to call: max_num_seqs=128 (12.4 requests/s) and max_num_seqs=64 (12.1) overlap; "
+        "a smaller --precision may separate them."
+    ) == wording.best_text([EDGE, near])
     assert wording.best_text([EDGE]) == ""
     assert wording.best_text([EDGE, replace(more, evidence="client_limited")]) == ""
     assert wording.best_text([EDGE, replace(more, sla="batch")]) == ""
+
+
+def test_every_configuration_that_may_be_the_best_is_named() -> None:
+    most = replace(EDGE, server="a", capacity=12.4, low=12.0, high=13.0)
+    open_end = replace(EDGE, server="b", evidence="floor", capacity=10.0, low=10.0, high=None)
+    far = replace(EDGE, server="c", capacity=5.0, low=4.0, high=6.0)
+
+    assert (
+        "Too near to call: a (12.4 requests/s), max_num_seqs=64 (12.1) and b (10) overlap; "
+        "a higher --max may separate them."
+    ) == wording.best_text([far, open_end, EDGE, most])
+
+
+def test_what_several_answers_end_with_is_told_once() -> None:
+    dead = replace(EDGE, evidence="not_started", capacity=None, error="exited with code 2; last lines of log:\nboom")
+
+    first, second = wording.sentences([dead, replace(dead, sla="batch")])
+
+    assert "max_num_seqs=64, chat, chat never became ready: exited with code 2; last lines of log:\nboom" == first
+    assert "max_num_seqs=64, chat, batch never became ready: as above" == second

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Literal, TypeAlias
 
 from redline.model import UNITS, Answer, Criterion, Failed, Invalid, Probe, Sla, Trial, Variable
@@ -137,7 +138,7 @@ def subject_text(answer: Answer, several: bool) -> str:
 
 
 def sentence(answer: Answer, *, several: bool = False) -> str:
-    """One answer as a sentence that a person can repeat to another."""
+    """One answer as a sentence that a person can repeat to another; an error has lines of a log after it."""
     who = subject_text(answer, several)
     unit = UNITS[answer.variable]
     sure = f"{number(100 * answer.confidence)} % confidence"
@@ -154,16 +155,33 @@ def sentence(answer: Answer, *, several: bool = False) -> str:
             lowest = number(answer.high or 0.0)
             return f"{who} does not meet {bounds} even at the lowest load tried, {lowest} {unit}.{limit}"
         case "undecided":
-            return (
-                f"{who}: undecided within {bounds}: {answer.stop_reason or 'the budget ended'}. {_so_far(answer, unit)}"
-            )
+            so_far = _so_far(answer, unit)
+            if answer.error:
+                return f"{who}: undecided within {bounds}. {so_far} What ended it: {answer.error.strip()}"
+            return f"{who}: undecided within {bounds}: {answer.stop_reason or 'the budget ended'}. {so_far}"
         case "client_limited":
             return f"{who}: the load generator gave out before the server did. {_so_far(answer, unit)}"
         case "crashed":
             at = f" at {number(answer.high)} {unit}" if answer.high is not None else ""
             return f"{who}: the server died{at}. {_so_far(answer, unit)}"
         case "not_started":
-            return f"{who} never became ready: {_first_line(answer.error or 'no reason given')}"
+            return f"{who} never became ready: {(answer.error or 'no reason given').strip()}"
+
+
+def sentences(answers: Sequence[Answer]) -> list[str]:
+    """A sentence for each answer; what several of them end with is told once."""
+    texts: list[str] = []
+    told: set[str | None] = set()
+    for answer in answers:
+        known = replace(answer, error="as above") if answer.error in told else answer
+        texts.append(sentence(known, several=len(answers) > 1))
+        told |= {answer.error} if answer.error else set()
+    return texts
+
+
+def tells_error(answer: Answer) -> bool:
+    """Does the answer's sentence end with its error, the log's tail included?"""
+    return bool(answer.error) and answer.evidence in ("undecided", "not_started")
 
 
 def _so_far(answer: Answer, unit: str) -> str:
@@ -188,11 +206,25 @@ def best_text(answers: Sequence[Answer]) -> str:
         return ""
     if any(a.evidence in ("undecided", "client_limited") for a in answers):
         return ""
-    known = sorted(((a.capacity, a) for a in answers if a.capacity), key=lambda pair: -pair[0])
+    known = sorted((a for a in answers if a.capacity), key=lambda a: -(a.capacity or 0.0))
     if len(known) < 2:
         return ""
-    (most, first), (next_most, second) = known[:2]
-    text = f"{first.server} carries most: {load_text(most, first.variable)}"
-    if second.high is None or first.low is None or first.low <= second.high:
-        return f"{text}; {second.server} is too near to call, since the intervals overlap."
-    return f"{text}, {number(most / next_most)} times as much as {second.server}."
+    first, second = known[:2]
+    near = [a for a in known[1:] if _overlap(first, a)]
+    if near:
+        others = [f"{a.server} ({number(a.capacity or 0.0)})" for a in near]
+        named = [f"{first.server} ({load_text(first.capacity or 0.0, first.variable)})", *others]
+        cure = "higher --max" if any(a.evidence == "floor" for a in (first, *near)) else "smaller --precision"
+        return f"Too near to call: {_listed(named)} overlap; a {cure} may separate them."
+    times = number((first.capacity or 0.0) / (second.capacity or 1.0))
+    most = load_text(first.capacity or 0.0, first.variable)
+    return f"{first.server} carries most: {most}, {times} times as much as {second.server}."
+
+
+def _overlap(one: Answer, other: Answer) -> bool:
+    """Could the other, whose capacity is lower, be the better one?"""
+    return one.low is None or other.high is None or one.low <= other.high
+
+
+def _listed(words: Sequence[str]) -> str:
+    return f"{', '.join(words[:-1])} and {words[-1]}"

@@ -35,16 +35,16 @@ def answers(found: Sequence[Answer], columns: Mapping[str, Sequence[str]], scree
     hidden = {name for name in ("workload", "SLA") if len({row[name] for row in rows}) == 1}
     several = len(found) > 1
     lines: list[RenderableType] = [Text(""), *_fitting(rows, hidden, screen), Text("")]
-    for answer in found:
+    for answer, sentence in zip(found, wording.sentences(found), strict=True):
         if not several or answer.evidence not in ("edge", "floor"):
-            lines.append(Text(wording.sentence(answer, several=several)))
+            lines.append(Text(sentence))
     if best := wording.best_text(found):
         lines.append(Text(best))
     for answer in found:
         if answer.stop_reason and answer.evidence not in ("undecided", "not_started"):
             about = f"{wording.subject_text(answer, several)}: " if several else ""
             lines.append(Text(f"{about}the search ended: {answer.stop_reason}", "dim"))
-        lines += _notes(answer, several)
+        lines += _notes(answer, several, told=True)
     return Group(*lines)
 
 
@@ -54,7 +54,7 @@ def listed(found: Sequence[Answer]) -> RenderableType:
     for answer in found:
         several = len(found) > 1
         lines.append(Text(wording.listed_text(answer, several=several)))
-        lines += _notes(answer, several)
+        lines += _notes(answer, several, told=False)
     return Group(*lines)
 
 
@@ -73,11 +73,12 @@ def _cells(answer: Answer) -> dict[str, str]:
     }
 
 
-def _notes(answer: Answer, several: bool) -> Iterator[Text]:
+def _notes(answer: Answer, several: bool, *, told: bool) -> Iterator[Text]:
+    """Its warnings, and its error where that was not `told` in its sentence."""
     about = f"{wording.subject_text(answer, several)}: " if several else ""
     for warning in answer.warnings:
         yield Text("warning: ", "yellow").append(f"{about}{warning}", "default")
-    if answer.error:
+    if answer.error and not (told and wording.tells_error(answer)):
         yield Text("error: ", "red").append(f"{about}{answer.error.strip()}", "default")
 
 

@@ -53,7 +53,7 @@ def _top(data: ReportData) -> Iterable[str]:
     yield "</header>"
     yield f'<p class="question">{_question(answers)}</p>'
     several = len(answers) > 1
-    sentences = [wording.sentence(answer, several=several) for answer in answers]
+    sentences = wording.sentences(answers)
     leads = list(_best(answers)) if several else sentences or ["Nothing was answered yet."]
     yield from (f'<p class="lead">{escape(text)}</p>' for text in leads)
     if several:
@@ -115,7 +115,7 @@ def _when(started: list[str]) -> str:
 def _warnings(answer: Answer, several: bool) -> Iterable[str]:
     about = f"{wording.subject_text(answer, several)}: " if several else ""
     yield from (f"{about}{warning}" for warning in answer.warnings)
-    if answer.error:
+    if answer.error and not wording.tells_error(answer):  # its sentence does
         yield f"{about}{answer.error.strip()}"
 
 
