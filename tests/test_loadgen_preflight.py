@@ -209,7 +209,7 @@ def test_a_workload_beyond_the_context_is_refused_before_any_prompt_of_its_lengt
     server = FakeServer(models={"id": "m", "max_model_len": 128})
 
     with pytest.raises(
-        RedlineError, match="250 tokens of prompt and output on average, and m at http://host:8000 takes 128"
+        UsageError, match="250 tokens of prompt and output on average, and m at http://host:8000 takes 128"
     ):
         learn(server)
     assert len(server.asked) == 1

@@ -369,6 +369,22 @@ def test_a_directory_of_other_files_is_refused_and_left_alone(tmp_path):
     assert ["thesis.tex"] == [path.name for path in tmp_path.iterdir()]
 
 
+@pytest.mark.parametrize(("place", "trials", "kept"), [("new/one", 0, False), ("new/two", 1, True), ("there", 0, True)])
+def test_a_mistake_found_late_leaves_no_directory_unless_something_was_measured(tmp_path, place, trials, kept):
+    (tmp_path / "there").mkdir()
+
+    def mistaken():
+        with opened(tmp_path / place) as store:
+            for _ in range(trials):
+                store.append(trial_of())
+            raise UsageError("too long")
+
+    with pytest.raises(UsageError, match="too long"):
+        mistaken()
+
+    assert kept == (tmp_path / place).exists() == (tmp_path / place.partition("/")[0]).exists()
+
+
 def test_a_file_in_place_of_the_directory_is_refused(tmp_path):
     (tmp_path / "d").write_text("x")
 

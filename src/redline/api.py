@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, TypedDict, Unpack
+from typing import Any, TypeAlias, TypedDict, Unpack
 from urllib.parse import urlsplit
 
 import redline
@@ -15,18 +16,22 @@ from redline import process
 from redline.bench import reader_of
 from redline.codec import attached_files, load_experiment, load_workload_file
 from redline.experiment.build import find_experiment
+from redline.experiment.configurations import with_scheme
 from redline.experiment.estimate import Estimate, estimate_of, request_budget
 from redline.experiment.file import experiment_to_toml
 from redline.experiment.goals import advice
 from redline.experiment.plan import find_directory, identity, jobs
 from redline.model import (
     Answer,
+    Case,
     Emit,
+    Endpoint,
     Event,
     Experiment,
     Noted,
     Probe,
     RedlineError,
+    Session,
     Trial,
     TrialEnded,
     UsageError,
@@ -36,8 +41,9 @@ from redline.process import Marker
 from redline.runner.local import Keeper, local_lab
 from redline.runner.loop import run_jobs
 from redline.search import next_step
-from redline.server import attach, means
+from redline.server import means
 from redline.server.address import is_local
+from redline.server.starts import starts_of
 from redline.store import Store, next_directory, open_store, reusable
 from redline.stored import OPTIONS, Opened, all_listed, open_experiment
 from redline.wording import load_text
@@ -45,6 +51,7 @@ from redline.wording import load_text
 __all__ = ["Opened", "Place", "Prepared", "Result", "find", "open_experiment", "run"]
 
 _EXIT_CODES = {"edge": 0, "floor": 0, "none": 3, "undecided": 4, "client_limited": 5, "crashed": 1, "not_started": 1}
+OpenSession: TypeAlias = Callable[[Endpoint, Case], AbstractContextManager[Session]]
 _WORST_FIRST = (1, 5, 4, 3, 0)
 
 
@@ -99,7 +106,7 @@ class Prepared:
     def elsewhere(self) -> str | None:
         """The address of a running server that is not on this machine."""
         urls = [config.url or "" for config in self.experiment.servers if config.attached]
-        return next((url for url in urls if not is_local(_host(url))), None)
+        return next((url for url in urls if not is_local(urlsplit(with_scheme(url)).hostname or "")), None)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -217,14 +224,14 @@ def carry_out(prepared: Prepared, emit: Emit | None = None) -> Result:
         RedlineError: an attached server does not answer, or a file cannot be written.
         Interrupted: the user or the system stopped it; finished trials are kept.
     """
-    tell = emit or _nobody
+    tell = emit or (lambda event: None)  # noqa: ARG005 - nobody listens
     experiment = prepared.experiment
     if unset := means.unset(experiment.servers):
         raise UsageError("\n  ".join(unset))
     if (why := means.hindrance(experiment)) and not stored_trials(prepared.directory):
         raise RedlineError(why)
     with process.interruptible():
-        starts, silent = _starts(experiment)
+        starts, silent = starts_of(experiment.servers)
         if silent is not None and not stored_trials(prepared.directory):
             raise silent  # before anything is written
         with open_store(prepared.directory, prepared.text, identity(experiment), files=prepared.files) as store:
@@ -237,6 +244,7 @@ def carry_out(prepared: Prepared, emit: Emit | None = None) -> Result:
                 tell(Noted(text=f"continuing with {known} trial{'s' * (known > 1)} from {prepared.directory}"))
             keeper = _Keeper(store=store, tell=tell)
             lab = local_lab(keeper.for_lab(), experiment.goal.seed)
+            lab = replace(lab, open_session=_going_on(lab.open_session, lambda: bool(known or keeper.kept)))
             answers = run_jobs(jobs(experiment), history, experiment, lab, keeper.on_event)
             if known and not keeper.kept:
                 tell(
@@ -279,23 +287,19 @@ class _Keeper:
         )
 
 
-def _nobody(event: Event) -> None:
-    """Nobody listens."""
+def _going_on(open_session: OpenSession, measured: Callable[[], bool]) -> OpenSession:
+    """A workload that no server could take ends the command; once others are measured, it is one answer of many."""
 
-
-def _starts(experiment: Experiment) -> tuple[dict[str, str], RedlineError | None]:
-    """Which start of each running server this is, by its name; and why one does not answer."""
-    starts: dict[str, str] = {}
-    for config in experiment.servers:
-        if config.attached:
+    @contextmanager
+    def opened(endpoint: Endpoint, case: Case) -> Iterator[Session]:
+        with ExitStack() as stack:
             try:
-                with attach(config) as server:
-                    starts[config.name] = server.start_id
-            except UsageError:
-                raise
-            except RedlineError as error:
-                return starts, error
-    return starts, None
+                session = stack.enter_context(open_session(endpoint, case))
+            except UsageError as error:
+                raise RedlineError(str(error)) if measured() else error from None
+            yield session
+
+    return opened
 
 
 def stored_trials(directory: Path) -> Mapping[str, Sequence[Trial]]:
@@ -336,10 +340,6 @@ def _history(store: Store, prepared: Prepared, starts: Mapping[str, str], tell: 
             if trials:
                 history[case.key] = trials
     return history
-
-
-def _host(url: str) -> str:
-    return urlsplit(url if "://" in url else f"//{url}").hostname or ""
 
 
 # Importing the module redline.run has bound it in the package, where `redline.run` is to be this function.

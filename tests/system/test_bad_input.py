@@ -257,6 +257,36 @@ def test_a_model_that_is_not_served_is_named_with_those_that_are(
     assert [] == list(tmp_path.iterdir())
 
 
+def test_a_workload_too_long_for_the_model_is_a_mistake_and_leaves_nothing_behind(
+    sim: SimServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+
+    code, out, err = redline_here(("find", sim.url, *FIND[:2], "--workload", "random:in=9000,out=8"), capsys)
+
+    assert code == 2
+    assert out == ""
+    _is_one_paragraph(err, ("asks for 9008 tokens", "takes 4096", "shorten the workload"))
+    assert [] == list(tmp_path.iterdir())
+
+
+def test_what_was_measured_beside_a_workload_that_is_too_long_is_answered(
+    sim: SimServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    long = "[workload.long]\nrandom = { in = 9000, out = 8 }\n\n[sla]"
+    server = f'url = "{sim.url}"'
+    text = GOOD.replace(f'command = "{SIM}"\nready_timeout_s = 20\nstop_grace_s = 5', server).replace("[sla]", long)
+    (tmp_path / "experiment.toml").write_text(text)
+
+    code, out, _ = redline_here(("run", "experiment.toml", "--json"), capsys)
+
+    short, too_long = json.loads(out)["answers"]
+    assert 1 == code
+    assert (1, 0) == (short["trials"], too_long["trials"])
+    assert "takes 4096" in too_long["error"]
+
+
 @pytest.mark.parametrize(
     ("behaviour", "words"),
     [

@@ -110,7 +110,7 @@ class _Learning:
 
 
 def preflight(ask: Ask, target: Target, model: str, workload: Workload) -> Preflight:
-    """Learn what this server takes. RedlineError where it cannot be measured with this workload."""
+    """Learn what this server takes. RedlineError where it cannot be measured, UsageError where the workload is why."""
     if workload.prompt_kind == "tokens" and workload.api != "completions":
         raise UsageError(f'workload {workload.name!r} sends token ids, which only api = "completions" takes; set that')
     learning = _Learning(ask=ask, target=target, model=model, workload=workload)
@@ -246,7 +246,7 @@ def _check_context(learning: _Learning, limit: int | None) -> None:
     workload = learning.workload
     typical = min(workload.prompt.mean, workload.prompt.high) + min(workload.output.mean, workload.output.high)
     if typical > limit:
-        raise RedlineError(
+        raise UsageError(
             f"workload {workload.name!r} asks for {typical:.0f} tokens of prompt and output on average, and "
             f"{learning.model} at {learning.target.origin} takes {limit}; "
             "shorten the workload or raise the server's limit"

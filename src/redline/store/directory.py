@@ -7,6 +7,7 @@ import hashlib
 import json
 import os
 import re
+import shutil
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import asdict
@@ -138,7 +139,7 @@ def open_store(
     """An experiment directory: made where there is none, taken up again where it holds this experiment.
 
     To read it (`write=False`) takes no lock, needs no identity and changes nothing. `files` are what the
-    experiment's text refers to.
+    experiment's text refers to. A UsageError of the body leaves nothing behind where nothing was there before.
 
     Raises:
         UsageError: it holds another experiment, something else, or (to read) nothing.
@@ -149,6 +150,7 @@ def open_store(
         return
     if identity is None:
         raise ValueError("to write, say which experiment it is")
+    made = [place for place in (directory, *directory.parents) if not place.exists()]
     try:
         _refuse_strangers(directory)
         directory.mkdir(parents=True, exist_ok=True)
@@ -161,7 +163,12 @@ def open_store(
         store = Store(directory, experiment_text, about, journal)
         store.notes += done
         store._begin(identity, experiment_text, files or {})
-        yield store
+        try:
+            yield store
+        except UsageError:
+            if made and not store.trials:
+                _unmake(made)
+            raise
 
 
 def next_directory(directory: Path) -> Path:
@@ -202,6 +209,14 @@ def _open_to_read(directory: Path) -> Store:
     except (OSError, UnicodeDecodeError) as error:
         raise RedlineError(f"cannot read {directory / EXPERIMENT}: {error}; check its rights") from error
     return Store(directory, text, _about(directory), read_journal(directory))
+
+
+def _unmake(made: Sequence[Path]) -> None:
+    """The directory that was made, and the empty ones above it that were made for it."""
+    shutil.rmtree(made[0], ignore_errors=True)
+    with suppress(OSError):
+        for place in made[1:]:
+            place.rmdir()
 
 
 def _refuse_strangers(directory: Path) -> None:
