@@ -166,6 +166,18 @@ def test_a_quick_look_has_no_exact_verdict(capsys: pytest.CaptureFixture[str]) -
     assert ["-", "fail"] == [row.split()[-1] for row in rows]
 
 
+def test_a_trial_has_one_number_everywhere(capsys: pytest.CaptureFixture[str]) -> None:
+    eleventh = replace(ended().trial, id="0011")
+
+    play(Console(), [TrialStarted(case=CASE, probe=PROBE, number=2), TrialEnded(case=CASE, trial=eleventh)])
+    Console().trials(opened(eleventh), [SLA])
+
+    out, err = capsys.readouterr()
+    assert "trial 11 " in err
+    assert "11" == out.splitlines()[-1].split()[0]
+    assert eleventh is opened(eleventh).trial("11") is opened(eleventh).trial("0011")
+
+
 def test_quiet_means_no_progress_but_still_an_answer(capsys: pytest.CaptureFixture[str]) -> None:
     console = Console(quiet=True)
     play(console, EVENTS)
@@ -246,7 +258,7 @@ def test_an_ascii_terminal_gets_ascii_signs(monkeypatch: pytest.MonkeyPatch) -> 
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, env=environment, cwd=TESTS, check=False)
 
     assert done.returncode == 0, done.stderr.decode()
-    assert b"+ trial 3" in done.stderr
+    assert b"+ trial 1" in done.stderr
 
 
 @pytest.mark.parametrize("colour", [True, False])

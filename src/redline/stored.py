@@ -38,7 +38,7 @@ from redline.units import nearest
 from redline.verdict import Judgement, judge, summary
 from redline.verdict.tally import first_look, steady_window, tally
 from redline.verdict.watch import first_wave
-from redline.wording import load_text
+from redline.wording import load_text, trial_number
 
 OPTIONS = "options.json"  # what the command line changed in the experiment's file
 _NOT_YET = "it was not measured to an end"
@@ -134,11 +134,11 @@ class Opened:
         return [] if any(word.partition("=")[0] == "--out" for word in command) else ["--out", str(self.directory)]
 
     def trial(self, name: str) -> Trial:
-        """The trial of this id; UsageError names those there are."""
-        every = {trial.id: trial for trials in self.trials.values() for trial in trials}
-        if name not in every:
-            raise UsageError(f"{self.directory} has no trial {name}; {nearest(name, every)}")
-        return every[name]
+        """The trial of this number, with leading zeros or without; UsageError names those there are."""
+        every = {trial_number(trial.id): trial for trials in self.trials.values() for trial in trials}
+        if trial_number(name) not in every:
+            raise UsageError(f"{self.directory} has no trial {name}; {nearest(trial_number(name), every)}")
+        return every[trial_number(name)]
 
     def requests_csv(self, name: str) -> Iterator[str]:
         """Every request of a trial as CSV, line by line, with a header."""

@@ -59,6 +59,11 @@ def load_text(load: float, by: Variable) -> str:
     return f"{number(load)} {UNITS[by]}"
 
 
+def trial_number(name: str) -> str:
+    """A trial's id as it is shown and typed: 1 for 0001."""
+    return name.lstrip("0") or name
+
+
 def kind_text(probe: Probe) -> str:
     return _KINDS[probe.kind]
 

@@ -60,7 +60,10 @@ def test_find_answers_on_stdout_as_json_and_tells_its_progress_on_stderr(found: 
     assert ("floor", 50.0, 50.0, None) == tuple(answer[key] for key in ("evidence", "capacity", "low", "high"))
     assert ["mean_ttft_ms<=60000", "mean_e2el_ms<=90000", "error_rate<=0.01"] == answer["criteria"]
     assert 0 == found.code, found.err
+    assert "trial 1 " in found.err
     assert "50 requests/s" in found.err
+    kept = document["experiment"]
+    assert f"kept in {kept}: redline show {kept}, redline report {kept}" == found.err.splitlines()[-1]
     assert re.fullmatch(r"redline-results/127\.0\.0\.1-[0-9a-f]{8}", document["experiment"])
 
 
@@ -88,7 +91,7 @@ def test_show_gives_the_same_answer_as_find(
     code, out, _ = redline_here(("show", directory), capsys)
     assert code == 0
     assert "This server carries at least 50 requests/s" in out
-    assert re.search(r"0001 +25 requests/s", out)
+    assert re.search(r"1 +25 requests/s", out)
 
 
 def test_show_answers_another_sla_and_says_what_is_missing_and_how_to_measure_it(
@@ -117,6 +120,7 @@ def test_show_prints_every_request_of_a_trial_as_csv(found: Found, capsys: pytes
 
     rows = list(csv.DictReader(io.StringIO(out)))
     assert (0, "") == (code, err)
+    assert out == redline_here(("show", str(found.kept), "--requests", last["id"].lstrip("0")), capsys)[1]
     assert last["outcome"]["measured"]["requests"] == len(rows)
     assert {"ok", "unfinished"} >= {row["status"] for row in rows}
     finished = [row for row in rows if row["status"] == "ok"]
@@ -124,11 +128,11 @@ def test_show_prints_every_request_of_a_trial_as_csv(found: Found, capsys: pytes
     assert {"8"} == {row["tokens_out"] for row in finished}
 
 
-def test_an_unknown_trial_is_named_with_the_nearest_one(found: Found, capsys: pytest.CaptureFixture[str]) -> None:
-    code, out, err = redline_here(("show", str(found.kept), "--requests", "001"), capsys)
+def test_an_unknown_trial_is_answered_with_those_there_are(found: Found, capsys: pytest.CaptureFixture[str]) -> None:
+    code, out, err = redline_here(("show", str(found.kept), "--requests", "0099"), capsys)
 
     assert (2, "") == (code, out)
-    assert "has no trial 001; did you mean 0001?" in err
+    assert "has no trial 0099; known are 1, 2" in err
 
 
 def test_report_writes_one_page_that_needs_no_network(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -280,7 +281,11 @@ def _carry_out(state: State, prepared: Prepared, given: Mapping[str, Any]) -> in
         console.begin(prepared.experiment)
         result = api.carry_out(prepared, console.on_event)
     opened = api.open_experiment(prepared.directory) if prepared.experiment.goal.loads else None
-    return _deliver(result, given["as_json"], opened, prepared.experiment.slas)
+    code = _deliver(result, given["as_json"], opened, prepared.experiment.slas)
+    if not given["quiet"]:
+        place = shlex.quote(str(result.directory))
+        click.echo(f"kept in {place}: redline show {place}, redline report {place}", err=True)
+    return code
 
 
 def _deliver(result: Result, as_json: bool, opened: Opened | None, slas: Sequence[Sla]) -> int:

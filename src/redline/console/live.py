@@ -65,7 +65,6 @@ class Console:
         self._since = time.monotonic()
         self._progress: Progress | None = None
         self._last_stats: Mapping[str, float] = {}
-        self._trial_number = 0
         self._told_s = 0.0
 
     def begin(self, experiment: Experiment) -> None:
@@ -109,10 +108,9 @@ class Console:
                 self._now("")
                 if not server.attached:
                     self.say(f"{server.name or 'server'}: stopped")
-            case TrialStarted(case=case, probe=probe, number=trial_number):
-                self._trial_number, self._told_s, self._last_stats = trial_number, 0.0, {}
-                load = wording.load_text(probe.load, probe.by)
-                self._now(f"{self._about(case)}trial {trial_number}, {load}, {wording.kind_text(probe)}")
+            case TrialStarted(case=case, probe=probe):
+                self._told_s, self._last_stats = 0.0, {}
+                self._now(f"{self._about(case)}{wording.load_text(probe.load, probe.by)}, {wording.kind_text(probe)}")
             case Progress():
                 self._progress, self._last_stats = event, event.stats
                 self._tell_plainly(event)
@@ -160,7 +158,7 @@ class Console:
         style = {"holds": "green", "too much": "red", "open": "cyan", "lost": "yellow"}[standing]
         took = wording.duration(trial.outcome.duration_s)
         line = Text("  ").append(_sign(self._err, standing), style)
-        line.append(f" trial {self._trial_number:<3} ")
+        line.append(f" trial {wording.trial_number(trial.id):<3} ")
         line.append(f"{wording.load_text(trial.probe.load, trial.probe.by):<22} ", "bold")
         line.append(f"{wording.kind_text(trial.probe)}, {took}: ", "dim")
         line.append(why, style)

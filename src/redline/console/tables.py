@@ -106,7 +106,7 @@ def _trial_cells(trial: Trial, sla: Sla, confidence: float) -> dict[str, str]:
         ended = outcome.stop.reason if good else "not usable"
     judged = good and trial.probe.kind != "scout"  # a quick look only sets the range
     return {
-        "trial": trial.id,
+        "trial": wording.trial_number(trial.id),
         "load": wording.load_text(trial.probe.load, trial.probe.by),
         "kind": trial.probe.kind,
         "ended": ended,

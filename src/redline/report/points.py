@@ -15,7 +15,7 @@ from redline.sla import allowed_share, judged, met, metric_of
 from redline.stored import values
 from redline.verdict import CriterionJudgement, Judgement, judge, usable
 from redline.verdict.tally import Window, lag_s, steady_window, tally
-from redline.wording import kind_text, load_text, quantity
+from redline.wording import kind_text, load_text, quantity, trial_number
 
 
 def points_of(
@@ -30,7 +30,9 @@ def point(trial: Trial, sla: Sla, criterion: Criterion, confidence: float) -> Po
     outcome = trial.outcome
     small = trial.probe.kind == "scout"
     if isinstance(outcome, Failed | Invalid):
-        words = f"trial {trial.id}, {load_text(trial.probe.load, trial.probe.by)}: {outcome.reason.strip()}"
+        words = (
+            f"trial {trial_number(trial.id)}, {load_text(trial.probe.load, trial.probe.by)}: {outcome.reason.strip()}"
+        )
         return Point(load=trial.probe.load, value=math.nan, standing="broken", met=False, small=small, words=words)
     good, why = usable(trial, sla)
     verdict = judge(trial, sla, confidence)
@@ -145,7 +147,9 @@ def _words(
 ) -> str:
     """What is shown when the mark is pointed at."""
     stat, low, high = value
-    lines = [f"trial {trial.id}: {kind_text(trial.probe)} at {load_text(trial.probe.load, trial.probe.by)}"]
+    lines = [
+        f"trial {trial_number(trial.id)}: {kind_text(trial.probe)} at {load_text(trial.probe.load, trial.probe.by)}"
+    ]
     if math.isfinite(stat):
         lines.append(f"{criterion.metric} {quantity(criterion.metric, stat)}")
     if math.isfinite(low) and math.isfinite(high):

@@ -49,7 +49,7 @@ def _row(trial: Trial, sla: Sla, confidence: float, extra: Sequence[str]) -> str
     further = summary(outcome) if isinstance(outcome, Measured) else {}
     judged = good and trial.probe.kind != "scout"  # a quick look only sets the range
     cells = [
-        f'<th scope="row">{escape(trial.id)}</th>',
+        f'<th scope="row">{escape(wording.trial_number(trial.id))}</th>',
         f"<td>{trial.probe.kind}</td>",
         f'<td class="n">{wording.number(trial.probe.load)}</td>',
         f'<td class="n">{requests_of(trial):,}</td>',
@@ -93,6 +93,6 @@ def broken(trials: Sequence[Trial]) -> Iterable[str]:
         load = wording.load_text(trial.probe.load, trial.probe.by)
         what = "the server died" if isinstance(outcome, Failed) and outcome.server_died else "broke"
         what = "not usable" if isinstance(outcome, Invalid) else what
-        yield f"<details><summary>Trial {escape(trial.id)} at {load}: {what}</summary>"
+        yield f"<details><summary>Trial {escape(wording.trial_number(trial.id))} at {load}: {what}</summary>"
         yield f"<pre>{escape(redact(outcome.reason.strip()))}"
         yield f"\n{escape(redact(tail.strip()))}</pre></details>" if tail.strip() else "</pre></details>"
