@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from redline.model import Answer, Criterion, EvidenceClass, Measured, Sla, Verdict
+from redline.search.doubts import doubts
 from redline.search.evidence import Reading
 from redline.search.state import State, requests
 from redline.sla import metric_of, ratio
@@ -64,7 +65,7 @@ def answer(state: State, finding: Finding) -> Answer:
         requests=sum(requests(t) for t in state.trials),
         benchmark_s=state.used_s,
         stop_reason=finding.reason,
-        warnings=_warnings(state),
+        warnings=(*_warnings(state), *doubts(state.trials, support.load if support else None)),
         error=finding.error,
     )
 

@@ -63,18 +63,21 @@ def true_capacity(
     limits = [c for c in sla.criteria if slas.metric_of(c.metric).kind != "throughput"]
     floors = [c for c in sla.criteria if slas.metric_of(c.metric).kind == "throughput"]
 
+    patience_s = max((c.bound / 1e3 for c in limits if c.metric.endswith("_ms")), default=0.0)
+
     def at(requests: int, runs: int, criteria: Sequence[Criterion] = limits) -> Callable[[float], _Point]:
-        return lambda load: _measured(
-            steady, workload, criteria, Probe(by=by, load=load, kind="main", max_requests=requests), runs
-        )
+        def measured(load: float) -> _Point:
+            # A run must last longer than a bound, or no request can be beyond it.
+            most = max(requests, int(4 * patience_s * load)) if by == "rate" else requests
+            return _measured(steady, workload, criteria, Probe(by=by, load=load, kind="main", max_requests=most), runs)
+
+        return measured
 
     full = float(steady.max_num_seqs) if by == "concurrency" else _saturation(steady, workload)
-    patience_s = max((c.bound / 1e3 for c in limits if c.metric.endswith("_ms")), default=0.0)
-    few = 500 + int(4 * patience_s * full) if by == "rate" else 500 + 20 * int(full)  # or no queue had time to grow
-    good, bad = _bracket(at(few, 2), full, by)
+    good, bad = _bracket(at(500 if by == "rate" else 500 + 20 * int(full), 2), full, by)
     if good == 0.0 or math.isinf(bad):
         return Truth(capacity=bad if good else 0.0, error=0.0)
-    requests = max(1_000, int(_FIRST * min(0.01 / precision, 1.0)), few, 40 * int(good) * (by == "concurrency"))
+    requests = max(1_000, int(_FIRST * min(0.01 / precision, 1.0)), 40 * int(good) * (by == "concurrency"))
     runs = _RUNS
     known: dict[float, _Point] = {}  # whole loads of which it is clear on which side they are
     while True:
