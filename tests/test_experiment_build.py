@@ -169,6 +169,7 @@ def test_the_command_line_takes_the_place_of_keys_in_the_file(load):
     ("search", "options", "expected"),
     [
         ("min = 5\nmax = 9\nsustain = 60", {"loads": "1,2"}, Goal(loads=(1.0, 2.0))),
+        ("precision = 0.1\nmax_trials = 9", {"loads": "1,2"}, Goal(loads=(1.0, 2.0))),
         ("loads = [1, 2]", {"max": 9}, Goal(max_load=9.0)),
         ("loads = [1, 2]", {"sustain": "1m"}, Goal(sustain_s=60.0)),
     ],
@@ -309,7 +310,7 @@ max_tim = "4h"
         'line 5: [server] env: B must be text; write B = "true"',
         "line 6: [server] vary: b must be a list",
         "line 10: [workload.chat] preset: 'chatt' is no preset; did you mean chat?",
-        "line 11: [workload.chat] api: 'grpc' is none of chat, completions",
+        "line 11: [workload.chat] api: 'grpc' is unknown; known are chat, completions",
         "line 16: [sla.i] SLA 'i': unknown metric p99_ttt_ms: did you mean p99_ttft_ms?",
         "line 20: [search] min 5 is above max 2",
         "line 22: [search] unknown key max_tim; did you mean max_time?",
@@ -334,6 +335,8 @@ SERVER = GOOD["server"]
         ({"server": 'url = "http://h:1"\nvary = { a = [1] }'}, "vary needs command or start"),
         ({"server": 'url = "ftp://h:1"'}, "write http://HOST:PORT"),
         ({"server": 'url = "http://h:99999"'}, "write http://HOST:PORT"),
+        ({"server": 'url = "me:secret@h:1"'}, "'***@h:1' holds credentials, which are not sent from there"),
+        ({"server": 'url = "ftp://token@h:1"'}, "'ftp://***@h:1' is no address"),
         ({"server": 'command = "vllm serve {modl} {port}"\nvary = { model = ["a"] }'}, "{modl} (did you mean model?)"),
         ({"server": 'command = "vllm serve m"'}, "line 2: [server] the command does not say on which port it listens"),
         ({"server": 'command = "v {p}"\nvary = [{ p = 1 }, { p = 2 }]'}, "put {port} in it"),
@@ -371,7 +374,10 @@ SERVER = GOOD["server"]
         ({"search": "min = 200000"}, "min 200000 is above max 100000 (the default for rate)"),
         ({"search": "max_trials = 0"}, "above 0"),
         ({"search": 'sustain = "soon"'}, "no duration"),
-        ({"search": "confidence = 1"}, "between 0% and 100%"),
+        ({"search": "confidence = 1"}, "must lie between 0% and 100%, and be neither"),
+        ({"search": "precision = 5"}, "did you mean 5%?"),
+        ({"search": "loads = [1]\nprecision = 0.1"}, "precision does nothing beside loads"),
+        ({"search": "loads = [1]\nmax_trials = 3"}, "max_trials does nothing beside loads"),
     ],
 )
 def test_each_mistake_has_its_own_message(refusal, changed, says):
@@ -500,7 +506,13 @@ def test_find_tells_all_that_is_wrong_at_once():
         )
 
     told = str(error.value)
-    for says in ("no address of a server", "p99_ttft_ms?", "did you mean chat?", "did you mean 5%?", "by: 'x' is none"):
+    for says in (
+        "no address of a server",
+        "p99_ttft_ms?",
+        "did you mean chat?",
+        "did you mean 5%?",
+        "by: 'x' is unknown",
+    ):
         assert says in told
 
 

@@ -134,7 +134,7 @@ def test_all_that_is_wrong_with_a_text_is_said_at_once():
 
     told = str(error.value)
     assert "did you mean out?" in told
-    assert "'grpc' is none of chat, completions" in told
+    assert "'grpc' is unknown; known are chat, completions" in told
     assert "cannot read 'foo'" in told
     assert "in is given twice" in told
     assert "out missing" in told

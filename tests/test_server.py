@@ -86,7 +86,7 @@ def test_a_server_without_a_list_of_models_needs_the_model(tiny: TinyServer) -> 
     with attach(ServerConfig(name="", url=tiny.url, model="mine")) as server:
         assert "mine" == server.endpoint.model
     with (
-        pytest.raises(RedlineError, match="names no model; say which one"),
+        pytest.raises(RedlineError, match="answers 404: correct the URL, or, where the server has no such page"),
         attach(ServerConfig(name="", url=tiny.url)),
     ):
         pass

@@ -333,7 +333,7 @@ def test_more_to_ask_is_no_other_experiment(tmp_path, change):
         ({"servers": (OTHER,)}, r"max_num_seqs=8, chat\) than this one \(max_num_seqs=9, chat"),
         ({"workloads": (PRESETS["rag"],)}, "max_num_seqs=8, chat.*max_num_seqs=8, rag"),
         ({"goal": Goal(by="concurrency")}, "by rate.*by concurrency"),
-        ({"servers": (replace(OTHER, name=SERVER.name),)}, "the names are the same, but the command"),
+        ({"servers": (replace(OTHER, name=SERVER.name),)}, "the names are the same, but not the command"),
     ],
 )
 @pytest.mark.parametrize("trials", [0, 1])
@@ -345,6 +345,20 @@ def test_the_directory_of_another_experiment_is_refused_and_left_alone(tmp_path,
         pass
 
     assert before == files_of(directory)
+
+
+def test_what_tells_two_experiments_of_one_name_apart_is_named(tmp_path):
+    text = '[server]\nurl = "http://h"\n[workload.chat]\nprompt = { mean = 5 }\n[search]\nseed = 1\n'
+    other = text.replace("mean = 5 }", 'mean = 6 }\napi = "completions"').replace("seed = 1", "seed = 2")
+    with opened(tmp_path / "d", text=text):
+        pass
+    another = replace(EXPERIMENT, servers=(replace(OTHER, name=SERVER.name),))
+
+    with (
+        pytest.raises(UsageError, match=r"but not workload\.chat\.prompt\.mean, workload\.chat\.api; keep"),
+        opened(tmp_path / "d", another, text=other),
+    ):
+        pass
 
 
 def test_trials_tell_what_a_directory_is_about_when_its_description_is_gone(tmp_path):
@@ -420,7 +434,10 @@ def test_a_full_disk_keeps_what_was_finished_and_leaves_nothing_half_written(tmp
         store.append(trial_of(store.next_id()))
         before = files_of(store.directory)
         full = (store.directory / "trials.jsonl").stat().st_size + room
-        with largest_file(full), pytest.raises(RedlineError, match=r"cannot write .*trials.jsonl.*--out"):
+        with (
+            largest_file(full),
+            pytest.raises(RedlineError, match=r"cannot write .*trials.jsonl.*--out; what was finished"),
+        ):
             store.append(trial_of("0002", Measured(stop=Stop(reason="full", at_s=1.0), duration_s=1.0)))
         with largest_file(5), pytest.raises(RedlineError, match=r"cannot write .*0003.npz"):
             store.append(trial_of("0003"))
@@ -446,7 +463,7 @@ def test_requests_do_not_outlive_a_line_that_could_not_be_written(tmp_path):
 def test_a_place_where_nothing_can_be_made_is_an_error_with_what_to_do(tmp_path):
     (tmp_path / "file").write_text("x")
 
-    with pytest.raises(RedlineError, match=r"cannot write .*--out") as error, opened(tmp_path / "file" / "d"):
+    with pytest.raises(RedlineError, match=r"cannot write .*--out$") as error, opened(tmp_path / "file" / "d"):
         pass
 
     assert not isinstance(error.value, UsageError)

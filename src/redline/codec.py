@@ -15,6 +15,7 @@ from pydantic.dataclasses import dataclass as checked
 
 from redline.experiment.build import SECTIONS, experiment_of
 from redline.experiment.configurations import records_of
+from redline.experiment.goals import BESIDE_LOADS
 from redline.experiment.redaction import redact
 from redline.experiment.settings import Problem
 from redline.experiment.tomllines import line_of, lines_of
@@ -41,10 +42,9 @@ TRIAL_SCHEMA = "redline.trial/1"
 ANSWER_SCHEMA = "redline.answer/1"
 FindReader: TypeAlias = Callable[[str], object]
 
-_RANGE = ("min", "max", "sustain")
 _INSTEAD = {
-    "loads": _RANGE,
-    **dict.fromkeys(_RANGE, ("loads",)),
+    "loads": BESIDE_LOADS,
+    **dict.fromkeys(BESIDE_LOADS, frozenset({"loads"})),
 }  # an option -> the keys of a file that it replaces too
 
 

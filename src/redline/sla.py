@@ -249,7 +249,7 @@ def _positive(text: str, number: str) -> float:
     except ValueError:
         raise UsageError(f"{text!r}: {number!r} is no number") from None
     if not (math.isfinite(bound) and bound > 0):
-        raise UsageError(f"{text!r}: the bound must be a number above 0")
+        raise UsageError(f"{text!r}: the bound must be a finite number above 0")
     return bound
 
 

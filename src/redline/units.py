@@ -31,8 +31,8 @@ def parse_share(value: object) -> float:
     number = _number(found[1] if found else value, "is no share; write 5% or 0.05", shown=value)
     share = round(number / 100, 12) if found and found[2] else number
     if not 0 < share < 1:
-        hint = f"; did you mean {number:g}%?" if 1 <= number < 100 and not (found and found[2]) else ""
-        raise UsageError(f"{_shown(value)} must lie between 0% and 100%{hint}")
+        hint = f"; did you mean {number:g}%?" if 1 < number < 100 and not (found and found[2]) else ""
+        raise UsageError(f"{_shown(value)} must lie between 0% and 100%{hint or ', and be neither'}")
     return share
 
 

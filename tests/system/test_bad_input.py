@@ -104,6 +104,15 @@ OFFLINE = [
         ("min does nothing beside loads", "remove one"),
     ),
     Case(
+        "loads and what only a search has",
+        (
+            *("find", "http://127.0.0.1:1", "--sla", "p90_ttft_ms<=1e999", "--loads", "1,2", "--precision", "5%"),
+            *("--max-trials", "3", "--sustain", "1m"),
+        ),
+        2,
+        *(("finite number", *(f"{key} does nothing beside loads" for key in ("precision", "max_trials", "sustain"))),),
+    ),
+    Case(
         "half a user",
         ("find", "http://127.0.0.1:1", "--sla", "p90_ttft_ms<=200", "--by", "concurrency", "--loads", "1.5"),
         2,
@@ -119,6 +128,12 @@ OFFLINE = [
     # ---- addresses, headers, keys
     Case(
         "no URL", ("find", "ftp://127.0.0.1", "--sla", "p90_ttft_ms<=200"), 2, ("ftp://127.0.0.1", "http://HOST:PORT")
+    ),
+    Case(
+        "credentials in the URL",
+        ("find", "http://me:pw-1@127.0.0.1:1", "--sla", "p90_ttft_ms<=200"),
+        2,
+        ("'http://***@127.0.0.1:1' holds credentials", "--header or --api-key-env"),
     ),
     Case(
         "a key that is not set",
@@ -285,6 +300,18 @@ def test_what_was_measured_beside_a_workload_that_is_too_long_is_answered(
     assert 1 == code
     assert (1, 0) == (short["trials"], too_long["trials"])
     assert "takes 4096" in too_long["error"]
+
+
+def test_a_wrong_path_in_the_url_is_said_to_be_one(
+    sim: SimServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+
+    code, _, err = redline_here(("find", sim.url + "/foo", *FIND), capsys)
+
+    assert code == 1
+    _is_one_paragraph(err, (f"{sim.url}/foo/v1/models answers 404", "correct the URL", "--model"))
+    assert [] == list(tmp_path.iterdir())
 
 
 @pytest.mark.parametrize(

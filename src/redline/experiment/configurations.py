@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 from urllib.parse import urlsplit
@@ -20,13 +21,17 @@ Record = dict[str, JsonValue]
 
 def parse_url(value: object) -> str:
     url = settings.text(value).strip()
+    shown = re.sub(r"^([^/]*//)?.*@", r"\1***@", url)
     try:
         parts = urlsplit(with_scheme(url).replace("{port}", "1"))
         usable = parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
     except ValueError:
         usable = False
     if not usable or parts.query or parts.fragment or any(char.isspace() for char in url):
-        raise UsageError(f"{url!r} is no address of a server; write http://HOST:PORT")
+        raise UsageError(f"{shown!r} is no address of a server; write http://HOST:PORT")
+    if "@" in parts.netloc:
+        instead = "use --header or --api-key-env (in a file, headers or api_key_env)"
+        raise UsageError(f"{shown!r} holds credentials, which are not sent from there; {instead}")
     return url
 
 

@@ -22,6 +22,7 @@ SEARCH: Mapping[str, Read] = {
     "loads": parse_loads,
     "seed": parse_whole,
 }
+BESIDE_LOADS = frozenset({"min", "max", "precision", "max_trials", "sustain"})  # what only a search has
 _FIELDS = {"min": "min_load", "max": "max_load", "max_time": "max_time_s", "sustain": "sustain_s"}
 
 
@@ -51,8 +52,8 @@ def goal_of(section: object, path: Path, problems: list[Problem]) -> Goal:
     if any(not lowest <= load <= highest for load in given.get("loads", ())):
         problem("loads", f"loads must lie within {lowest:g} and {highest:g} for {by}")
     if "loads" in given:
-        for key in sorted(given.keys() & {"min", "max", "sustain"}):
-            why = "no capacity is searched" if key == "sustain" else "the list says which loads are measured"
+        for key in sorted(given.keys() & BESIDE_LOADS):
+            why = "the list says which loads are measured" if key in ("min", "max") else "no capacity is searched"
             problem(key, f"{key} does nothing beside loads: {why}; remove one of the two")
     return Goal(
         **{

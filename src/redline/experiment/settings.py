@@ -97,7 +97,7 @@ def choice(*names: str) -> Read:
 
     def read_choice(value: object) -> str:
         if value not in names:
-            raise UsageError(f"{value!r} is none of {', '.join(names)}; {nearest(str(value), names)}")
+            raise UsageError(f"{value!r} is unknown; {nearest(str(value), names)}")
         return str(value)
 
     return read_choice

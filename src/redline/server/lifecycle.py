@@ -93,7 +93,7 @@ def attach(config: ServerConfig) -> Iterator[Server]:
         served = readiness.listing(bare)
     except NoReplyError as error:
         raise RedlineError(f"{error}; start the server, or correct the URL") from error
-    endpoint = readiness.choose_model(bare, served.models, config.model)
+    endpoint = readiness.choose_model(bare, served, config.model)
     server = Server(
         endpoint=endpoint,
         start_id=readiness.start_of(endpoint, served.created),
@@ -150,7 +150,7 @@ def launch(
             raise RedlineError(launched.with_tail(str(error))) from error
         served = readiness.listing(bare)
         server = Server(
-            endpoint=readiness.choose_model(bare, served.models, config.model),
+            endpoint=readiness.choose_model(bare, served, config.model),
             start_id=launched.marker.uuid,
             path=path,
             ended=launched.ended,

@@ -25,6 +25,7 @@ class Listing:
 
     models: tuple[str, ...]
     created: str = ""
+    status: int = 200
 
 
 def wait_until_ready(endpoint: Endpoint, ready: str | None, timeout_s: float, check: Callable[[], None]) -> str:
@@ -67,11 +68,17 @@ def listing(endpoint: Endpoint) -> Listing:
     data = reply.json() if reply.status == 200 else None
     rows = data.get("data") if isinstance(data, Mapping) else None
     cards = [row for row in rows if isinstance(row, Mapping) and "id" in row] if isinstance(rows, list) else []
-    return Listing(models=tuple(str(card["id"]) for card in cards), created=_created(reply, cards))
+    return Listing(models=tuple(str(card["id"]) for card in cards), created=_created(reply, cards), status=reply.status)
 
 
-def choose_model(endpoint: Endpoint, served: Sequence[str], wanted: str | None) -> Endpoint:
+def choose_model(endpoint: Endpoint, listing: Listing, wanted: str | None) -> Endpoint:
     """The endpoint with the wanted model, or the first one that is served."""
+    served = listing.models
+    if wanted is None and listing.status >= 400:
+        raise RedlineError(
+            f"{endpoint.url}/v1/models answers {listing.status}: correct the URL, "
+            "or, where the server has no such page, say which model to measure: --model NAME"
+        )
     if wanted is None and not served:
         raise RedlineError(f"{endpoint.url}/v1/models names no model; say which one to measure: --model NAME")
     if wanted is not None and served and wanted not in served:

@@ -8,6 +8,7 @@ import json
 import os
 import re
 import shutil
+import tomllib
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import asdict
@@ -56,7 +57,10 @@ class Store:
         """
         self._require_lock()
         with shielded():
-            add_trial(self.directory, trial, self._secrets)
+            try:
+                add_trial(self.directory, trial, self._secrets)
+            except RedlineError as error:
+                raise RedlineError(f"{error}; what was finished before is kept") if self.trials else error from error
             self._remember(trial)
 
     def next_id(self) -> str:
@@ -158,7 +162,7 @@ def open_store(
         raise cannot_write(directory, error) from error
     with _locked(directory):
         journal, about = read_journal(directory), _about(directory)
-        _refuse_another(directory, about, journal, identity)
+        _refuse_another(directory, about, journal, identity, experiment_text)
         done = repair(directory, journal)
         store = Store(directory, experiment_text, about, journal)
         store.notes += done
@@ -233,7 +237,7 @@ def _refuse_strangers(directory: Path) -> None:
         raise UsageError(f"{directory} is no directory; choose another place with --out")
 
 
-def _refuse_another(directory: Path, about: Mapping[str, Any], journal: Journal, identity: Identity) -> None:
+def _refuse_another(directory: Path, about: Mapping[str, Any], journal: Journal, identity: Identity, text: str) -> None:
     """More SLAs, configurations or workloads make no other experiment; no case in common, or another load, does."""
     kept: Mapping[str, str] = about.get("cases", {})
     known = kept.keys() | {trial.case for trial in journal.trials}
@@ -243,11 +247,34 @@ def _refuse_another(directory: Path, about: Mapping[str, Any], journal: Journal,
     theirs, ours = _labels(kept.values()), _labels(identity.cases.values())
     if variable != identity.variable:
         theirs, ours = f"{theirs}, by {variable}", f"{ours}, by {identity.variable}"
-    changed = "; the names are the same, but the command, its environment or the workload is not" * (theirs == ours)
+    changed = ""
+    if theirs == ours:
+        what = _differing(directory, redact(text, identity.secrets)) or "the command, its environment or the workload"
+        changed = f"; the names are the same, but not {what}"
     raise UsageError(
         f"{directory} holds another experiment ({theirs}) than this one ({ours}){changed}; "
         "keep this one elsewhere with --out DIR, or beside it with --again"
     )
+
+
+def _differing(directory: Path, text: str) -> str:
+    """The settings of servers and workloads that are not those of the experiment in the directory, by name."""
+    try:
+        theirs, ours = (dict(_settings(tomllib.loads(toml))) for toml in ((directory / EXPERIMENT).read_text(), text))
+    except (OSError, ValueError):
+        return ""
+    return ", ".join(key for key in dict.fromkeys([*ours, *theirs]) if ours.get(key) != theirs.get(key))
+
+
+def _settings(data: Any, path: str = "") -> Iterator[tuple[str, object]]:
+    """Every setting of [server] and [workload.NAME] with its dotted name."""
+    for key, value in data.items():
+        if path or key in ("server", "workload"):
+            name = f"{path}.{key}" if path else key
+            if isinstance(value, dict):
+                yield from _settings(value, name)
+            else:
+                yield name, value
 
 
 def _labels(labels: Any) -> str:

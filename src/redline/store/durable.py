@@ -82,6 +82,6 @@ def sync_directory(path: Path) -> None:
 
 def cannot_write(path: Path, error: OSError) -> RedlineError:
     return RedlineError(
-        f"cannot write {path}: {error.strerror or error}; what was finished before is kept; "
+        f"cannot write {path}: {error.strerror or error}; "
         "make room or give it the right to write there, or choose another place with --out"
     )
