@@ -251,6 +251,44 @@ def test_a_narrow_terminal_gets_blocks_that_fit(
     assert "capacity       12.1 requests/s" in out
 
 
+def test_answers_are_compared_side_by_side_in_80_columns(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", "80")
+    other = replace(ANSWER, server="max_num_seqs=128", capacity=24.2, low=23.0, high=26.0, benchmark_s=60.0)
+
+    Console().answers([ANSWER, other])
+
+    lines = capsys.readouterr().out.splitlines()
+    assert max(map(len, lines)) <= 80
+    heads = " ".join(" ".join(lines[1:3]).split())
+    for head in ("configuration", "capacity", "requests/s", "90 %", "evidence", "limited", "trials", "time"):
+        assert head in heads
+    (first,) = [line for line in lines if line.startswith("max_num_seqs=64 ")]
+    assert ["max_num_seqs=64", "12.1", "11.8", "to", "12.8", "edge", "p90_ttft_ms", "7", "2", "min"] == first.split()
+    assert any(line.startswith("max_num_seqs=128 ") and "23 to 26" in line for line in lines)
+    assert "no room for: requests" in lines
+
+
+def test_trials_are_a_row_each_in_80_columns_in_the_order_of_their_numbers(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", "80")
+    fast, slow = (replace(ended(ttft_s).trial, id=id) for ttft_s, id in ((0.1, "0002"), (0.4, "0010")))
+    high = replace(fast, id="0001", probe=replace(PROBE, load=1234.0))
+
+    Console().trials(opened(high, fast, slow), [SLA])
+
+    lines = capsys.readouterr().out.splitlines()
+    assert max(map(len, lines)) <= 80
+    assert [["1", "1,234"], ["2", "12.5"], ["10", "12.5"]] == [line.split()[:2] for line in lines[4:7]]
+    assert ["100", "400"] == [line.split()[-2] for line in lines[5:7]]
+    assert "p90_" in lines[2]
+    assert "ttft_ms" in lines[3]
+    assert lines[7].startswith("in all: kind main, ended full")
+    assert "error_rate 0 %" in " ".join(lines[7:])
+
+
 def test_an_ascii_terminal_gets_ascii_signs(monkeypatch: pytest.MonkeyPatch) -> None:
     code = "import test_console as t; t.play(t.Console(), t.EVENTS); t.Console().answers([t.ANSWER])"
     environment = {**ENVIRONMENT, "PYTHONIOENCODING": "ascii:strict"}

@@ -91,7 +91,7 @@ def test_show_gives_the_same_answer_as_find(
     code, out, _ = redline_here(("show", directory), capsys)
     assert code == 0
     assert "This server carries at least 50 requests/s" in out
-    assert re.search(r"1 +25 requests/s", out)
+    assert re.search(r"\n +1 +25 requests/s", out)
 
 
 def test_show_answers_another_sla_and_says_what_is_missing_and_how_to_measure_it(

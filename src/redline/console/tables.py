@@ -7,10 +7,10 @@ from collections.abc import Iterator, Mapping, Sequence
 
 from rich.console import Console as Screen
 from rich.console import Group, RenderableType
-from rich.table import Table
 from rich.text import Text
 
 from redline import wording
+from redline.console.fitting import fitting
 from redline.experiment.estimate import Estimate
 from redline.experiment.redaction import redact
 from redline.model import Answer, Experiment, Measured, ServerConfig, Sla, Trial
@@ -18,9 +18,8 @@ from redline.search.state import requests
 from redline.stored import Opened, values
 from redline.verdict import judge, usable
 
-_NUMBERS = {"capacity", "trials", "requests", "time", "load", "trial"}
-_WIDE = 10_000
-_VERDICTS = {"pass": "green", "fail": "red", "undecided": "yellow"}
+_ANSWERS_SAVE = ("heads", "requests", "cells", "alike", "time", "trials")
+_TRIALS_SAVE = ("heads", "alike", "time", "requests", "cells")
 
 
 # ---- answers ---------------------------------------------------------------------------------------------------------
@@ -32,9 +31,11 @@ def answers(found: Sequence[Answer], columns: Mapping[str, Sequence[str]], scree
         {**_cells(answer), **{name: texts[index] for name, texts in columns.items()}}
         for index, answer in enumerate(found)
     ]
-    hidden = {name for name in ("workload", "SLA") if len({row[name] for row in rows}) == 1}
+    for name in ("workload", "SLA"):
+        if len({row[name] for row in rows}) == 1:
+            rows = [{key: cell for key, cell in row.items() if key != name} for row in rows]
     several = len(found) > 1
-    lines: list[RenderableType] = [Text(""), *_fitting(rows, hidden, screen), Text("")]
+    lines: list[RenderableType] = [Text(""), *fitting(rows, screen, _ANSWERS_SAVE), Text("")]
     for answer, sentence in zip(found, wording.sentences(found), strict=True):
         if not several or answer.evidence not in ("edge", "floor"):
             lines.append(Text(sentence))
@@ -86,14 +87,14 @@ def _notes(answer: Answer, several: bool, *, told: bool) -> Iterator[Text]:
 
 
 def trials(opened: Opened, slas: Sequence[Sla], screen: Screen) -> RenderableType:
-    """For each case and SLA its trials in the order of their loads: values, and the exact verdict at that load."""
+    """For each case and SLA its trials in the order of their numbers: values, and the exact verdict at that load."""
     parts: list[RenderableType] = []
     for case in opened.cases:
-        kept = sorted(opened.trials.get(case.key, ()), key=lambda trial: trial.probe.load)
+        kept = sorted(opened.trials.get(case.key, ()), key=lambda trial: (len(trial.id), trial.id))
         for sla in slas if kept else ():
             about = ", ".join(part for part in (case.server.name, case.workload.name, sla.name) if part)
             rows = [_trial_cells(trial, sla, opened.experiment.goal.confidence) for trial in kept]
-            parts += [Text(""), Text(f"trials of {about}", "dim"), *_fitting(rows, set(), screen)]
+            parts += [Text(""), Text(f"trials of {about}", "dim"), *fitting(rows, screen, _TRIALS_SAVE)]
     return Group(*parts)
 
 
@@ -149,29 +150,3 @@ def _commands(server: ServerConfig) -> Iterator[str]:
         if words:
             env = [f"{name}={redact({name: value})[name]}" for name, value in server.env.items()]
             yield " ".join([*env, shlex.join(redact(list(words)))])
-
-
-# ---- fitting ---------------------------------------------------------------------------------------------------------
-
-
-def _fitting(rows: Sequence[Mapping[str, str]], hidden: set[str], screen: Screen) -> Iterator[RenderableType]:
-    """A table where it fits, else a block of lines for each row."""
-    names = [name for name in (rows[0] if rows else {}) if name not in hidden]
-    table = Table(box=None, pad_edge=False, padding=(0, 3, 0, 0))
-    for name in names:
-        table.add_column(
-            name,
-            no_wrap=True,
-            header_style="dim",
-            justify="right" if name in _NUMBERS or name.endswith("_ms") else "left",
-            style="bold" if name == "capacity" else "",
-        )
-    for row in rows:
-        table.add_row(*(Text(row[name], _VERDICTS.get(row[name], "")) for name in names))
-    if screen.measure(table, options=screen.options.update(width=_WIDE)).maximum <= screen.width:
-        yield table
-        return
-    width = max((len(name) for name in names), default=0)
-    for index, row in enumerate(rows):
-        yield from ([Text("")] if index else [])
-        yield from (Text(f"{name:<{width}}  ", "dim").append(row[name], "default") for name in names)
