@@ -172,6 +172,18 @@ def test_a_budget_ends_a_search_and_is_named(limit, words):
     assert 900 >= sum(len(t.outcome.records) for t in after) or "requests" not in words
 
 
+def test_a_budget_of_one_is_told_as_one():
+    stopped = [
+        search(demo(), SLA, replace(RATE, max_trials=1))[0],
+        search(demo(), SLA, replace(RATE, max_requests=1))[0],
+    ]
+
+    assert [
+        "the budget of 1 trial was used up (first looks not counted)",
+        "the budget of 1 request was used up",
+    ] == [answer.stop_reason for answer in stopped]
+
+
 def test_a_sustained_load_buys_an_exact_verdict():
     answer, evidence = search(demo(), SLA, replace(RATE, sustain_s=120))
     holds = [t for t in evidence if t.probe.kind == "hold"]

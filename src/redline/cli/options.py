@@ -34,9 +34,17 @@ SEARCH = _options(
     click.option("--min", "min", type=float, metavar="LOAD", help="Lowest load to try (default 0.01/s, or 1)."),
     click.option("--max", "max", type=float, metavar="LOAD", help="Highest load to try (default 100000/s, or 8192)."),
     click.option("--max-time", metavar="TIME", help="Measure at most so long per case: 90s, 20m, 4h."),
-    click.option("--max-requests", type=click.IntRange(min=1), metavar="N", help="Send about so many per case."),
     click.option(
-        "--max-trials", type=click.IntRange(min=1), metavar="N", help="Measure so often per case (default 25)."
+        "--max-requests",
+        type=click.IntRange(min=1),
+        metavar="N",
+        help="Send about so many per case, first looks not counted.",
+    ),
+    click.option(
+        "--max-trials",
+        type=click.IntRange(min=1),
+        metavar="N",
+        help="Measure so often per case and SLA (default 25), first looks not counted.",
     ),
     click.option("--sustain", metavar="TIME", help="Hold the capacity so long at the end; buys an exact verdict."),
     click.option("--loads", metavar="A,B,C", help="Measure these loads instead of searching."),

@@ -75,10 +75,12 @@ def over_budget(state: State, probe: Probe) -> str | None:
         scouts = sum(1 for t in state.trials if t.probe.kind == "scout" and asked(t, state.sla))
         return f"{MAX_SCOUTS} first looks found no range" if scouts >= MAX_SCOUTS else None
     if (left := state.requests_left()) is not None and left < max(1, max(probe.need.values(), default=1) // 2):
-        return f"the budget of {goal.max_requests} requests was used up"
+        return f"the budget of {goal.max_requests} request{'s' * (goal.max_requests != 1)} was used up"
     own = state.own
     if len(own) >= goal.max_trials:
-        return f"the budget of {goal.max_trials} trials was used up"
+        return (
+            f"the budget of {goal.max_trials} trial{'s' * (goal.max_trials != 1)} was used up (first looks not counted)"
+        )
     if goal.max_requests is None:
         most = max(BUDGET_REQUESTS, 10 * max((needed(c) for c in state.sla.criteria), default=0))
         spent_s = sum(t.outcome.duration_s for t in own)
