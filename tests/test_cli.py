@@ -150,6 +150,24 @@ def test_a_bug_is_one_paragraph_and_its_traceback_is_in_a_file(
     assert "Traceback" in log.read_text()
 
 
+def test_several_experiments_are_shown_one_after_the_other(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    text = '[server]\nurl = "http://h"\n[workload.chat]\npreset = "chat"\n[sla]\nNAME = ["p99_ttft_ms<=200"]\n'
+    for name in ("one", "two"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "experiment.toml").write_text(text.replace("NAME", f"sla-{name}"))
+
+    code, out, _ = redline_here(("show", "one", "two"), capsys)
+    json_code, _, err = redline_here(("show", "one", "two", "--json"), capsys)
+
+    assert 4 == code
+    assert ["one:", "two:"] == [line for line in out.splitlines() if line in ("one:", "two:")]
+    assert 2 == out.count("nothing was measured yet")
+    assert (2, True) == (json_code, "name one of the 2 directories" in err)
+
+
 def test_an_interrupt_prints_the_command_that_continues_without_its_secrets(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -27,6 +27,7 @@ def test_a_file_changes_a_base(tmp_path):
     ("changes", "words"),
     [
         ({"max_num_sqs": 8}, ["max_num_sqs", "did you mean max_num_seqs?"]),
+        ({"nope": 3}, ["nope: no such field; there are", "max_num_seqs", "step_ms", "faults.reject_every"]),
         ({"max_num_seqs": "many"}, ["max_num_seqs", "whole number"]),
         ({"max_num_seqs": "8.5", "step_ms": "fast"}, ["max_num_seqs", "step_ms", "a number"]),
         ({"max_num_seqs": 0}, ["max_num_seqs must be at least 1"]),

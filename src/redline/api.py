@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
@@ -124,7 +124,12 @@ class Result:
         codes = {1 if answer.error else _EXIT_CODES[answer.evidence] for answer in self.answers}
         if self.listed:
             codes -= {3, 4}
-        return next((code for code in _WORST_FIRST if code in codes), 0)
+        return worst(codes)
+
+
+def worst(codes: Collection[int]) -> int:
+    """The exit code for all of these."""
+    return next((code for code in _WORST_FIRST if code in codes), 0)
 
 
 def find(
@@ -190,11 +195,8 @@ def plan(prepared: Prepared) -> Estimate:
     experiment, done = prepared.experiment, stored_trials(prepared.directory)
     cases = [case for job in jobs(experiment) for case in job.cases]
     unanswered = {
-        case.key: tuple(
-            sla.name for sla in experiment.slas if isinstance(next_step(trials, sla, experiment.goal), Probe)
-        )
-        for case in cases
-        if (trials := done.get(case.key))
+        key: [sla.name for sla in experiment.slas if isinstance(next_step(trials, sla, experiment.goal), Probe)]
+        for key, trials in done.items()
     }
     found = estimate_of(experiment, cases, done, unanswered)
     return replace(found, warnings=(*found.warnings, *means.lacks(experiment)))

@@ -120,26 +120,34 @@ def plan(experiment: Path, out: Path | None, **given: Any) -> int:
 
 
 @cli.command(short_help="Answers again, for any SLA, from what is stored.")
-@click.argument("directory", type=click.Path(path_type=Path))
+@click.argument("directories", nargs=-1, required=True, metavar="DIRECTORY...", type=click.Path(path_type=Path))
 @SLA
 @click.option("--json", "as_json", is_flag=True, help="The answer as JSON (schema redline.answer/1) on stdout.")
 @click.option("--requests", "trial", metavar="TRIAL", help="Every request of this trial, as CSV.")
-def show(directory: Path, slas: tuple[str, ...], as_json: bool, trial: str | None) -> int:
-    """The answers again, from what DIRECTORY holds; any new SLA too."""
+def show(directories: tuple[Path, ...], slas: tuple[str, ...], as_json: bool, trial: str | None) -> int:
+    """The answers again, from what each DIRECTORY holds; any new SLA too."""
     from redline import api
     from redline.model import UsageError
 
     if trial is not None and (as_json or slas):
         raise UsageError("--requests prints one trial's requests as CSV: leave out --json and --sla")
-    opened = api.open_experiment(directory)
+    if directories[1:] and (as_json or trial is not None):
+        what = "--json" if as_json else "--requests"
+        raise UsageError(f"{what} is of one experiment: name one of the {len(directories)} directories")
+    experiments = [api.open_experiment(directory) for directory in directories]
     if trial is not None:
-        for line in opened.requests_csv(trial):
+        for line in experiments[0].requests_csv(trial):
             click.echo(line, nl=False)
         return 0
-    for note in opened.notes:
-        click.echo(f"note: {note}", err=True)
-    result = api.Result(directory=opened.directory, answers=opened.answers(slas), listed=opened.listed)
-    return _deliver(result, as_json, opened, opened.slas(slas))
+    codes = []
+    for opened in experiments:
+        if directories[1:]:
+            click.echo(f"{opened.directory}:")
+        for note in opened.notes:
+            click.echo(f"note: {note}", err=True)
+        result = api.Result(directory=opened.directory, answers=opened.answers(slas), listed=opened.listed)
+        codes.append(_deliver(result, as_json, opened, opened.slas(slas)))
+    return api.worst(codes)
 
 
 @cli.command(short_help="Answers and what they rest on, as a page.")
@@ -213,6 +221,7 @@ def sim_server(context: click.Context, host: str, port: int, profile: str) -> in
     """A simulated LLM server over HTTP, with the OpenAI API and a known capacity.
 
     Any field of the profile can be changed: --max-num-seqs 16, --faults.reject-every 2.
+    docs/reference/command-line.md lists the profiles and their fields.
     """
     from redline.simulate.profiles import load_profile
 

@@ -193,8 +193,8 @@ _interrupts = _Interrupts()
 def interruptible() -> Iterator[None]:
     """SIGINT, SIGTERM and SIGHUP raise Interrupted; a second one kills our groups first, a third one leaves at once.
 
-    A signal that was ignored before (nohup) stays ignored. Outside the main thread, where no handler can
-    be set, nothing changes.
+    A signal that was ignored before (SIGHUP by nohup, SIGINT by a script's shell for a background job) stays
+    ignored. Outside the main thread, where no handler can be set, nothing changes.
     """
     if _interrupts.installed or threading.current_thread() is not threading.main_thread():
         yield

@@ -105,7 +105,7 @@ def _changed(profile: Profile, changes: Mapping[str, object], where: str) -> Pro
     for given, value in changes.items():
         key = given.replace("-", "_")
         if key not in known:
-            problems.append(f"{given}: no such field{_nearest(key, known)}")
+            problems.append(f"{given}: no such field{_nearest(key, known) or '; there are ' + ', '.join(known)}")
             continue
         try:
             values[key] = _converted(value, known[key])
