@@ -251,6 +251,31 @@ def test_a_narrow_terminal_gets_blocks_that_fit(
     assert "capacity       12.1 requests/s" in out
 
 
+@pytest.mark.parametrize("columns", range(30, 100, 7))
+def test_progress_is_never_broken_within_a_value(
+    columns: int, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", str(columns))
+
+    play(Console(), [*EVENTS[:5], ended(0.4), *EVENTS[6:]])
+
+    lines = capsys.readouterr().err.splitlines()
+    assert max(map(len, lines)) <= columns
+    text = "\n".join(line.strip() for line in lines)
+    for value in ("12.5 requests/s", "60 s", "400 ms", "> 200 ms", "12 s"):
+        assert value in text
+    assert all(line.startswith(("max_num_seqs=64: ", "warning: ", " ")) for line in lines)
+
+
+def test_a_trial_is_one_line_of_80_columns(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLUMNS", "80")
+
+    play(Console(), [ended(0.4)])
+
+    (line,) = capsys.readouterr().err.splitlines()
+    assert "  ✗ trial 1  12.5 requests/s  measuring, 60 s: p90_ttft_ms 400 ms > 200 ms" == line
+
+
 def test_answers_are_compared_side_by_side_in_80_columns(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -1,4 +1,4 @@
-"""A table that fits the terminal, or a block of lines for each row where none would."""
+"""Tables and lines that fit the terminal."""
 
 from __future__ import annotations
 
@@ -14,7 +14,22 @@ _NUMBERS = {"capacity", "trials", "requests", "time", "load", "trial", "error_ra
 _WIDE = 10_000
 _VERDICTS = {"pass": "green", "fail": "red", "undecided": "yellow"}
 _AMOUNT = re.compile(r"([\d.,]+|\?) ([^\d\s][^\d]*)")  # a number and its unit
+_BREAKABLE = re.compile(r"(?<![<>=]) (?! |(?<=\d )(?:ms|s|min|h|%|requests)\b|(?<=\d )%)")
 _CRITERION = re.compile(r"([\w.]+)([<>]=?[\d.e+-]+)")
+
+
+def hanging(line: Text, width: int, indent: int) -> Text:
+    """The line, broken so that it fits: never between a number and its unit, with what follows indented."""
+    found, start, room = [], 0, width
+    spaces = [match.start() for match in _BREAKABLE.finditer(line.plain)]
+    for place, after in zip(spaces, [*spaces[1:], len(line.plain)], strict=True):
+        if after - start > room and line.plain[start:place].strip():
+            found.append(place + 1)
+            start, room = place + 1, width - indent
+    pieces = line.divide(found)
+    for piece in pieces:
+        piece.rstrip()
+    return Text(f"\n{' ' * indent}").join(pieces)
 
 
 def fitting(rows: Sequence[Mapping[str, str]], screen: Screen, savings: Sequence[str]) -> Iterator[RenderableType]:

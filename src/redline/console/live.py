@@ -18,6 +18,7 @@ from rich.text import Text
 
 from redline import wording
 from redline.console import tables
+from redline.console.fitting import hanging
 from redline.experiment.estimate import Estimate
 from redline.model import (
     Answer,
@@ -117,25 +118,31 @@ class Console:
             case TrialEnded(trial=trial):
                 self._progress = None
                 self._now("choosing the next load")
-                self._print(self._trial_line(trial))
+                lines = (self._trial_line(trial, short=False), self._trial_line(trial, short=True))
+                self._print(next((line for line in lines if line.cell_len <= self._err.width), lines[-1]), indent=6)
             case Answered(answer=answer):
                 arrow = "→" if _unicode(self._err) else ">"
-                self._print(Text(f"  {arrow} {self._answered(answer)}", "bold"))
+                self._print(Text(f"  {arrow} {self._answered(answer)}", "bold"), indent=6)
             case Warned(text=text):
                 self.warn(text)
             case Noted(text=text):
                 self.say(text)
 
-    def say(self, text: str) -> None:
-        """One line of progress."""
-        self._print(Text(text))
+    def say(self, text: str, indent: int = 2) -> None:
+        """One line of progress; where it is too long for the terminal, what follows is indented."""
+        self._print(Text(text), indent)
 
     def warn(self, text: str) -> None:
         self._print(Text("warning: ", "yellow").append(text, "default"))
 
-    def _print(self, text: RenderableType) -> None:
-        if not self._quiet:
-            self._err.print(text)
+    def _print(self, line: Text, indent: int = 2) -> None:
+        if self._quiet:
+            return
+        if self._err.width == _PLAIN_WIDTH:  # a pipe has no width to wrap at
+            self._err.print(line, soft_wrap=True)
+        else:
+            lines = line.split("\n")
+            self._err.print(Text("\n").join(hanging(each, self._err.width, indent) for each in lines))
 
     def _now(self, doing: str) -> None:
         self._doing, self._since = doing, time.monotonic()
@@ -153,16 +160,17 @@ class Console:
         load = wording.load_text(answer.capacity, answer.variable)
         return f"{about}: {answer.evidence}, {load} ({wording.interval_text(answer)})"
 
-    def _trial_line(self, trial: Trial) -> Text:
+    def _trial_line(self, trial: Trial, *, short: bool) -> Text:
+        """How it went; `short` leaves out what its sign and its values say too, and how many requests it had."""
         standing, why = self._outcome(trial)
         style = {"holds": "green", "too much": "red", "open": "cyan", "lost": "yellow"}[standing]
         took = wording.duration(trial.outcome.duration_s)
         line = Text("  ").append(_sign(self._err, standing), style)
-        line.append(f" trial {wording.trial_number(trial.id):<3} ")
-        line.append(f"{wording.load_text(trial.probe.load, trial.probe.by):<22} ", "bold")
+        line.append(f" trial {wording.trial_number(trial.id):<{2 if short else 3}} ")
+        line.append(f"{wording.load_text(trial.probe.load, trial.probe.by):<{16 if short else 22}} ", "bold")
         line.append(f"{wording.kind_text(trial.probe)}, {took}: ", "dim")
-        line.append(why, style)
-        return line.append(_count(trial), "dim")
+        line.append(why.removeprefix(f"{standing}: ") if short else why, style)
+        return line if short else line.append(_count(trial), "dim")
 
     def _outcome(self, trial: Trial) -> tuple[wording.Standing, str]:
         sla = self._asking(trial.probe.asked_by)
@@ -181,7 +189,7 @@ class Console:
             return
         self._told_s = progress.now_s
         stats = ", ".join(self._standing(progress))
-        self.say(f"    {wording.duration(progress.now_s)}: {_traffic(progress)}" + (f"; {stats}" if stats else ""))
+        self.say(f"    {wording.duration(progress.now_s)}: {_traffic(progress)}" + (f"; {stats}" if stats else ""), 6)
 
     def _standing(self, progress: Progress) -> list[str]:
         sla = self._asking(progress.probe.asked_by)
