@@ -333,7 +333,7 @@ def test_more_to_ask_is_no_other_experiment(tmp_path, change):
         ({"servers": (OTHER,)}, r"max_num_seqs=8, chat\) than this one \(max_num_seqs=9, chat"),
         ({"workloads": (PRESETS["rag"],)}, "max_num_seqs=8, chat.*max_num_seqs=8, rag"),
         ({"goal": Goal(by="concurrency")}, "by rate.*by concurrency"),
-        ({"servers": (replace(OTHER, name=SERVER.name),)}, "the names are the same, but not the command"),
+        ({"servers": (replace(OTHER, name=SERVER.name),)}, "the names are the same, what differs is the command"),
     ],
 )
 @pytest.mark.parametrize("trials", [0, 1])
@@ -355,7 +355,7 @@ def test_what_tells_two_experiments_of_one_name_apart_is_named(tmp_path):
     another = replace(EXPERIMENT, servers=(replace(OTHER, name=SERVER.name),))
 
     with (
-        pytest.raises(UsageError, match=r"but not workload\.chat\.prompt\.mean, workload\.chat\.api; keep"),
+        pytest.raises(UsageError, match=r"what differs is prompt.mean of workload chat, api of workload chat; keep"),
         opened(tmp_path / "d", another, text=other),
     ):
         pass

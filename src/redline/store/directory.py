@@ -250,7 +250,7 @@ def _refuse_another(directory: Path, about: Mapping[str, Any], journal: Journal,
     changed = ""
     if theirs == ours:
         what = _differing(directory, redact(text, identity.secrets)) or "the command, its environment or the workload"
-        changed = f"; the names are the same, but not {what}"
+        changed = f"; the names are the same, what differs is {what}"
     raise UsageError(
         f"{directory} holds another experiment ({theirs}) than this one ({ours}){changed}; "
         "keep this one elsewhere with --out DIR, or beside it with --again"
@@ -261,20 +261,20 @@ def _differing(directory: Path, text: str) -> str:
     """The settings of servers and workloads that are not those of the experiment in the directory, by name."""
     try:
         theirs, ours = (dict(_settings(tomllib.loads(toml))) for toml in ((directory / EXPERIMENT).read_text(), text))
-    except (OSError, ValueError):
+    except (OSError, ValueError, AttributeError):  # changed by hand
         return ""
     return ", ".join(key for key in dict.fromkeys([*ours, *theirs]) if ours.get(key) != theirs.get(key))
 
 
-def _settings(data: Any, path: str = "") -> Iterator[tuple[str, object]]:
-    """Every setting of [server] and [workload.NAME] with its dotted name."""
-    for key, value in data.items():
-        if path or key in ("server", "workload"):
-            name = f"{path}.{key}" if path else key
-            if isinstance(value, dict):
-                yield from _settings(value, name)
-            else:
-                yield name, value
+def _settings(data: Any) -> Iterator[tuple[str, object]]:
+    """Every setting of [server] and [workload.NAME], called `key of the server` or `key of workload NAME`."""
+    sections = {f"workload {name}": section for name, section in data.get("workload", {}).items()}
+    for whose, section in {"the server": data.get("server", {}), **sections}.items():
+        for key, value in section.items():
+            inner = value.items() if isinstance(value, dict) else ()
+            yield from ((f"{key}.{name} of {whose}", entry) for name, entry in inner)
+            if not inner:
+                yield f"{key} of {whose}", value
 
 
 def _labels(labels: Any) -> str:
