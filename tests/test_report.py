@@ -463,6 +463,16 @@ def test_a_trial_has_the_value_that_the_search_sees() -> None:
     assert "holds: p90_ttft_ms 176 ms of 200 ms" in table
 
 
+def test_a_trial_that_unfinished_requests_ended_shows_no_value_within_the_bound() -> None:
+    one = trial(13.0, measured(0.0, "fail"), name="early")
+    page = render(with_case(trials=(one,)))
+    row = page[page.index('<th scope="row">early') :].partition("</tr>")[0]
+
+    assert "p90_ttft_ms&lt;=200 is out of reach" in row
+    assert "50 ms" not in row
+    assert math.isnan(point(one, SLA, TTFT, 0.9).value)
+
+
 def test_a_quick_look_has_no_exact_verdict() -> None:
     bad = trial(11.0, measured(0.9, "scouted"), "scout", name="scout")
     page = render(with_case(trials=(bad,)))

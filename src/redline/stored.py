@@ -32,7 +32,7 @@ from redline.model import (
 )
 from redline.records import Records, Status
 from redline.search import answer_now, next_step, seen
-from redline.sla import parse_sla
+from redline.sla import met, parse_sla
 from redline.store import EXPERIMENT, open_store, reusable
 from redline.units import nearest
 from redline.verdict import Judgement, judge, summary
@@ -206,6 +206,9 @@ def values(trial: Trial, sla: Sla) -> dict[str, float]:
     if isinstance(trial.outcome, Measured):
         left = [criterion for criterion in sla.criteria if criterion.metric not in found]
         found |= {criterion.metric: _unjudged(trial, trial.outcome, criterion) for criterion in left}
+        for criterion in left:  # ended by requests that still ran: those that ended do not tell its value
+            if trial.outcome.stop.criterion == criterion.text and met(criterion, found[criterion.metric]):
+                del found[criterion.metric]
     return {metric: stat for metric, stat in found.items() if not np.isnan(stat)}
 
 

@@ -43,7 +43,7 @@ def _row(trial: Trial, sla: Sla, confidence: float, extra: Sequence[str]) -> str
     seen = values(trial, sla)
     stats = {criterion.metric: seen.get(criterion.metric, math.nan) for criterion in sla.criteria}
     good, why = usable(trial, sla)
-    _, words = wording.outcome_text(trial, sla, stats)
+    _, words = wording.outcome_text(trial, sla, seen)
     if isinstance(outcome, Measured) and not good:
         words = f"not usable: {why}"
     further = summary(outcome) if isinstance(outcome, Measured) else {}
