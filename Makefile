@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN    := .venv/bin
 PIP    := $(BIN)/pip --disable-pip-version-check install --quiet
 
-.PHONY: setup setup-dev demo test check test-real format lock clean
+.PHONY: setup setup-dev demo test accuracy check test-real format lock clean
 
 setup: .venv/.setup
 .venv/.setup: requirements.lock pyproject.toml
@@ -31,6 +31,11 @@ check: setup-dev
 	$(BIN)/lint-imports
 	$(BIN)/cog --check -r README.md docs/*/*.md
 	$(MAKE) --no-print-directory test
+	$(MAKE) --no-print-directory accuracy
+
+# A part of the accuracy suite in virtual time; fails when coverage or cost is worse than its bound.
+accuracy: setup-dev
+	$(BIN)/python benchmarks/accuracy.py --quick --rows /dev/null
 
 # Needs the real servers: REDLINE_REAL names the folder that holds them (CONTRIBUTING.md says how to make it).
 test-real: setup-dev

@@ -43,8 +43,8 @@ RIVALS: dict[str, Callable[[str], Search]] = {
     "isotonic": isotonic,
     "goodput": goodput,
 }
-QUICK = {("demo", "rate"), ("vllm-cpu", "concurrency"), ("8b-slots", "rate")}
-QUICK_COVERAGE, QUICK_COST = 0.80, 0.16  # of the 90% intervals, over 120 searches or so; of the seed's time
+QUICK = {("demo", "rate"), ("vllm-cpu", "concurrency")}
+QUICK_COVERAGE, QUICK_COST = 0.80, 0.16  # of the 90% intervals, over 60 searches; of the seed's time
 MOST_LOAD_S = 3e6  # a rival's run that would take longer than this in virtual time counts as that
 
 
@@ -233,7 +233,7 @@ def tasks_of(args: argparse.Namespace) -> list[tuple[str, object, int]]:
     if args.quick:
         every = [cell for cell in every if (cell.profile, cell.by) in QUICK]
     counted = [cell for cell in every if cell.profile not in ASIDE]
-    seeds = args.searches or (40 if args.thorough else 8 if args.quick else 10)
+    seeds = args.searches or (40 if args.thorough else 6 if args.quick else 10)
     rivals = ("seed",) if args.quick else tuple(RIVALS)
     tasks: list[tuple[str, object, int]] = []
     if not args.ours:

@@ -46,6 +46,11 @@ class OneServer:
                 return Measured(stop=stop, duration_s=now_s, records=records)
 
 
+def make_session() -> OneServer:
+    """For the accuracy suite: --session own_simulator:make_session."""
+    return OneServer(0.1)
+
+
 if __name__ == "__main__":
     answer, trials = search_on(OneServer(0.1), parse_sla("p90_e2el_ms<=1s"), Goal(precision=0.05))
     print(f"{answer.evidence}: rely on {answer.capacity:.2f} requests/s, of [{answer.low:.2f}, {answer.high:.2f}]")

@@ -1,4 +1,5 @@
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -130,9 +131,13 @@ def test_a_queue_piles_up_only_when_all_signs_say_so():
     assert not stats.piles_up(records(20, 50.0, waits[:20] + 5000, after_s=0.0))
 
 
-def test_busy_spells_are_counted_apart():
-    spells = np.tile(np.concatenate([np.zeros(90), np.full(9, 5.0)]), 4)
+def test_a_slow_queue_remembers_itself_longer_than_a_quick_one():
+    rng = np.random.default_rng(3)
+    due = np.cumsum(rng.exponential(0.1, 4000))
+    quick, slow = (records(4000, 10.0, e2e_s=e2e_s) for e2e_s in (0.2, 8.0))
+    quick, slow = (replace(seen, scheduled_s=due, end_s=due + lasts) for seen, lasts in ((quick, 0.2), (slow, 8.0)))
 
-    assert 4 == stats.episodes(spells)
-    assert 0 == stats.episodes(np.ones(50))
-    assert 0 == stats.episodes(np.array([]))
+    # Requests that last for a fixed time: the number in flight forgets within that time, linearly.
+    assert 4.0 == pytest.approx(stats.relaxation_s(slow, 20.0, 380.0), rel=0.6)
+    assert stats.relaxation_s(quick, 20.0, 380.0) < 1.5
+    assert 0 == stats.relaxation_s(slow, 5.0, 5.0)

@@ -18,6 +18,7 @@ from redline.records import Floats, Records
 PHI_PRIOR, PHI_PRIOR_DF = 4.0, 6.0  # what a queue near its limit typically shows, and how firmly to believe it
 MIN_BATCHES, MAX_BATCHES = 4, 12
 WARM_UP = 2.0  # times the p90 of e2e latency
+_SERIES = 256  # points at which the number in flight is looked at, to see how long it remembers itself
 _PART = 1 / 3  # of the window, at its start and at its end, are compared in the test of stationarity
 
 
@@ -180,10 +181,19 @@ def piles_up(records: Records) -> bool:
     return departed < 0.8 * arrived and arrived - departed > 5 * math.sqrt(arrived + departed)
 
 
-def episodes(values: Floats, apart: int = 5) -> int:
-    """How many separate times the values went above their own 90% quantile."""
-    high = np.flatnonzero(values > quantile(values, 0.9))
-    return int((np.diff(high) > apart).sum()) + 1 if len(high) else 0
+def relaxation_s(records: Records, start_s: float, end_s: float) -> float:
+    """How long the number in flight remembers itself: the sum of its autocorrelations, to their first zero."""
+    if not end_s > start_s:
+        return 0.0
+    counts = in_flight(records, np.linspace(start_s, end_s, _SERIES))
+    centred = counts - counts.mean()
+    power = np.abs(np.fft.rfft(centred, 2 * _SERIES)) ** 2
+    correlation = np.fft.irfft(power)[:_SERIES]
+    if not correlation[0] > 0:
+        return 0.0
+    correlation = correlation / correlation[0]
+    ends = int(np.argmax(correlation <= 0)) or _SERIES
+    return float(correlation[:ends].sum() - 0.5) * (end_s - start_s) / (_SERIES - 1)
 
 
 def squared_cv(values: NDArray[np.int32] | Floats) -> float:

@@ -18,7 +18,6 @@ from redline.verdict.tally import (
     Window,
     at_first_sight,
     first_look,
-    lag_s,
     steady_window,
     tally,
     window_of,
@@ -29,10 +28,11 @@ FEW_ALONE, ALONE, WELL_WITHIN = (
     5,
     0.5,
     0.8,
-)  # requests, when fewer than so many are in flight, within that share of each bound
+)  # requests, if fewer are in flight than that, and within that share of bounds
 EXTENSION, MAX_EXTENSIONS = 1.7, 3
 MIN_WINDOW_S = 5.0
-MIN_EPISODES, MOST_LONGER = 5, 8  # so many separate busy spells, unless that takes so many times the requests
+MEMORIES, FORGOTTEN = 15, 2  # times the memory of the queue: a window, and the start that is cut off
+MOST_LONGER = 8  # unless that takes so many times the requests
 MIN_REQUESTS = 90  # gaps come by the hundred, but those of one request tell one story
 
 
@@ -120,6 +120,8 @@ def watcher(probe: Probe, sla: Sla, history: Sequence[Trial]) -> Watch:
             if rise.z > 1.3 and probe.kind != "hold":
                 extensions, target_s = extensions + 1, EXTENSION * window.length_s
                 return None
+        if probe.by == "rate":
+            warm_s = max(warm_s, min(FORGOTTEN * stats.relaxation_s(records, warm_s, t), t / 3))
         return Stop(reason="full", at_s=t, window_start_s=warm_s)
 
     return watch
@@ -138,14 +140,11 @@ def _enough(probe: Probe, sla: Sla, records: Records, window: Window) -> bool:
             return False
         if metric.field == "itl" and found.requests < min(need, MIN_REQUESTS):
             return False
-        if probe.by == "rate" and metric.field in ("ttft", "e2el") and found.n < MOST_LONGER * need:
-            # A queue near its limit rises and falls slowly: within one rise or fall, requests by the hundred tell one
-            # story, and since a trial starts idle, a flattering one.
-            due = records.scheduled_s
-            old_enough = (due >= window.start_s) & (due <= window.end_s - lag_s(criterion, window))
-            waits = latency_ms(metric.field, records)[old_enough]
-            if stats.episodes(waits[np.isfinite(waits)]) < MIN_EPISODES:
-                return False
+        # A queue near its limit rises and falls slowly: within one rise or fall, requests by the hundred tell one
+        # story, and since a trial starts idle, a flattering one.
+        queues = probe.by == "rate" and metric.field in ("ttft", "e2el") and found.n < MOST_LONGER * need
+        if queues and window.length_s < MEMORIES * stats.relaxation_s(records, window.start_s, window.end_s):
+            return False
     return True
 
 
