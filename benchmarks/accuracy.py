@@ -43,6 +43,7 @@ RIVALS: dict[str, Callable[[str], Search]] = {
     "isotonic": isotonic,
     "goodput": goodput,
 }
+METHODS = [*RIVALS, "shared", "redline"]
 QUICK = {("demo", "rate"), ("vllm-cpu", "concurrency")}
 QUICK_COVERAGE, QUICK_COST = 0.80, 0.16  # of the 90% intervals, over 60 searches; of the seed's time
 MOST_LOAD_S = 3e6  # a rival's run that would take longer than this in virtual time counts as that
@@ -234,14 +235,13 @@ def tasks_of(args: argparse.Namespace) -> list[tuple[str, object, int]]:
         every = [cell for cell in every if (cell.profile, cell.by) in QUICK]
     counted = [cell for cell in every if cell.profile not in ASIDE]
     seeds = args.searches or (40 if args.thorough else 6 if args.quick else 10)
-    rivals = ("seed",) if args.quick else tuple(RIVALS)
+    methods = args.methods or (["seed", "redline"] if args.quick else METHODS)
     tasks: list[tuple[str, object, int]] = []
-    if not args.ours:
-        tasks += [(method, cell, first) for method in rivals for cell in counted]
+    tasks += [(method, cell, first) for method in RIVALS if method in methods for cell in counted]
+    if "shared" in methods:
         groups = [list(group) for _, group in groupby(counted, key=lambda cell: (cell.profile, cell.by))]
-        if not args.quick:
-            tasks += [("shared", group, first + n) for group in groups for n in range(max(2, seeds // 4))]
-    return tasks + [("ours", cell, first + n) for cell in every for n in range(seeds)]
+        tasks += [("shared", group, first + n) for group in groups for n in range(max(2, seeds // 4))]
+    return tasks + [("ours", cell, first + n) for cell in every for n in range(seeds) if "redline" in methods]
 
 
 def _quick_verdict(rows: Sequence[Row]) -> int:
@@ -280,7 +280,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--quick", action="store_true")
     parser.add_argument("--thorough", action="store_true")
-    parser.add_argument("--ours", action="store_true", help="only Redline")
+    parser.add_argument("--methods", nargs="*", choices=METHODS, metavar="METHOD", help=", ".join(METHODS))
     parser.add_argument("--searches", type=int, help="by Redline for each cell")
     parser.add_argument("--profiles", nargs="*", default=[], choices=[*WORKLOADS], metavar="PROFILE")
     parser.add_argument("--rows", type=Path, default=ROWS, help="where each search is written")
