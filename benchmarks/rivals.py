@@ -5,7 +5,7 @@ Each is a generator: it yields (load, prompts), gets a Run of all of them back, 
 
 from __future__ import annotations
 
-from collections.abc import Generator
+from collections.abc import Callable, Generator
 from dataclasses import dataclass
 from typing import TypeAlias
 
@@ -25,7 +25,6 @@ class Run:
     stats: tuple[float, ...]
     bounds: tuple[float, ...]  # all of them upper
     good_share: float  # of requests within all per-request bounds
-    finished_per_s: float
 
 
 Search: TypeAlias = Generator[tuple[float, int], Run, float | None]
@@ -69,23 +68,22 @@ def _seed_next(margins: dict[int, float], passed: int, failed: int) -> int:
 
 def bisection(by: str, prompts: int = 1_000, precision: float = 0.02) -> Search:
     """Double until a run breaks a bound, then bisect: one run of fixed size at each load, as most people do."""
+    return _bisect(by, prompts, precision, _met)
+
+
+def goodput(by: str, prompts: int = 1_000, share: float = 0.95, precision: float = 0.02) -> Search:
+    """As GuideLLM documents its goodput search: a load holds when so large a share of its requests keeps the bounds."""
+    return _bisect(by, prompts, precision, lambda run: run.good_share >= share)
+
+
+def _bisect(by: str, prompts: int, precision: float, holds: Callable[[Run], bool]) -> Search:
     good, bad, load = 0.0, np.inf, 1.0
     while True:
         run = yield load, prompts
-        good, bad = (load, bad) if _met(run) else (good, load)
-        if good == 0.0:
-            if load <= 0.01 or (by == "concurrency" and load <= 1):
-                return None
-            load = load / 2
-            continue
-        if np.isinf(bad):
-            if load >= MOST:
-                return load
-            load *= 2
-            continue
-        if bad - good <= (1 if by == "concurrency" else precision * good):
-            return good
-        load = float((good + bad) // 2) if by == "concurrency" else (good + bad) / 2
+        good, bad = (load, bad) if holds(run) else (good, load)
+        if (ended := _ended(by, load, good, bad, precision)) is not None:
+            return ended or None
+        load = _outwards(load, good, bad) or _between(by, good, bad)
 
 
 def isotonic(by: str, prompts: int = 1_000, precision: float = 0.02) -> Search:
@@ -100,21 +98,15 @@ def isotonic(by: str, prompts: int = 1_000, precision: float = 0.02) -> Search:
         )
         good = max((x for x, y in seen.items() if y <= 0), default=0.0)
         bad = min((x for x, y in seen.items() if y > 0 and x > good), default=np.inf)
-        if good == 0.0:
-            if load <= 0.01 or (by == "concurrency" and load <= 1):
-                return None
-            load /= 2
-        elif np.isinf(bad):
-            if load >= MOST:
-                return load
-            load *= 2
-        elif bad - good <= (1 if by == "concurrency" else precision * good):
+        if (ended := _ended(by, load, good, bad, precision)) is not None:
+            return ended or None
+        if (further := _outwards(load, good, bad)) is not None:
+            load = further
+            continue
+        load = _isotonic_root(seen, good, bad)
+        load = float(np.clip(round(load), good + 1, bad - 1)) if by == "concurrency" else load
+        if load in seen:
             return good
-        else:
-            load = _isotonic_root(seen, good, bad)
-            load = float(np.clip(round(load), good + 1, bad - 1)) if by == "concurrency" else load
-            if load in seen:
-                return good
     return good
 
 
@@ -137,25 +129,24 @@ def pooled_up(values: Floats) -> Floats:
     return np.concatenate([np.full(int(n), value) for value, n in blocks])
 
 
-def goodput(by: str, prompts: int = 1_000, share: float = 0.95, precision: float = 0.02) -> Search:
-    """As GuideLLM documents its goodput search: a load holds when so large a share of its requests keeps the bounds."""
-    good, bad, load = 0.0, np.inf, 1.0
-    for _ in range(30):
-        run = yield load, prompts
-        good, bad = (load, bad) if run.good_share >= share else (good, load)
-        if good == 0.0:
-            if load <= 0.01 or (by == "concurrency" and load <= 1):
-                return None
-            load /= 2
-        elif np.isinf(bad):
-            if load >= MOST:
-                return load
-            load *= 2
-        elif bad - good <= (1 if by == "concurrency" else precision * good):
-            return good
-        else:
-            load = float((good + bad) // 2) if by == "concurrency" else (good + bad) / 2
-    return good
+def _ended(by: str, load: float, good: float, bad: float, precision: float) -> float | None:
+    """The capacity once the search is over, 0 where no load holds; None while it goes on."""
+    if good == 0.0:
+        return 0.0 if load <= 0.01 or (by == "concurrency" and load <= 1) else None
+    if np.isinf(bad):
+        return load if load >= MOST else None
+    return good if bad - good <= (1 if by == "concurrency" else precision * good) else None
+
+
+def _outwards(load: float, good: float, bad: float) -> float | None:
+    """The next load while there is nothing that holds, or nothing that does not."""
+    if good == 0.0:
+        return load / 2
+    return load * 2 if np.isinf(bad) else None
+
+
+def _between(by: str, good: float, bad: float) -> float:
+    return float((good + bad) // 2) if by == "concurrency" else (good + bad) / 2
 
 
 def _met(run: Run) -> bool:
