@@ -1,24 +1,17 @@
 """Prompts and requests: by seed and number alone, of the length asked for, never alike."""
 
 import json
+from array import array
+from dataclasses import replace
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from redline.loadgen.payload import (
-    Payloads,
-    Shape,
-    fitting,
-    message,
-    room,
-    shape_from,
-    target_of,
-    to_json,
-    workload_from,
-)
+from redline.loadgen.handover import inputs_of, shape_from, to_json, workload_from
+from redline.loadgen.payload import Payloads, Shape, fitting, message, room, target_of
 from redline.loadgen.prompts import Prompts
-from redline.model import Endpoint, Lengths, UsageError, Workload
+from redline.model import Endpoint, Lengths, Trace, UsageError, Workload
 
 CHAT = Workload(name="chat", prompt=Lengths(mean=100, cv=0.5), output=Lengths(mean=50, cv=0.5))
 
@@ -149,4 +142,19 @@ def test_what_goes_to_the_worker_comes_back_the_same():
     shape = Shape(ids=(100, 200), context_limit=9)
 
     assert shape == shape_from(json.loads(json.dumps(to_json(shape))))
-    assert CHAT == workload_from(json.loads(json.dumps(to_json(CHAT))))
+    assert CHAT == workload_from(json.loads(json.dumps(to_json(CHAT))), inputs_of(CHAT))
+
+
+def test_a_trace_goes_to_the_worker_as_numbers():
+    trace = Trace(file="t", sha256="s", times_s=array("d", [0, 1.5]), prompt_tokens=array("i", [5, 6]))
+    workload = replace(CHAT, arrivals="trace", trace=trace)
+    inputs = {name: bytes(memoryview(numbers).cast("B")) for name, numbers in inputs_of(workload).items() if numbers}
+
+    there = workload_from(json.loads(json.dumps(to_json(workload))), inputs)
+
+    assert workload == there
+    assert (trace.times_s, trace.prompt_tokens, array("i")) == (
+        there.trace.times_s,
+        there.trace.prompt_tokens,
+        there.trace.output_tokens,
+    )

@@ -20,6 +20,7 @@ from redline.experiment.configurations import with_scheme
 from redline.experiment.estimate import Estimate, estimate_of, request_budget
 from redline.experiment.file import experiment_to_toml
 from redline.experiment.goals import advice
+from redline.experiment.inputs import noted, reader
 from redline.experiment.plan import find_directory, identity, jobs
 from redline.model import (
     Answer,
@@ -160,12 +161,12 @@ def prepare_find(url: str, slas: Sequence[str], place: Place, **options: Unpack[
     workload = None
     if (named := str(given.get("workload", ""))).endswith(".toml") or Path(named).is_file():
         workload = load_workload_file(Path(given.pop("workload")), reader_of)
-    experiment = find_experiment(url, slas, given, workload)
+    experiment = find_experiment(url, slas, given, workload, reader(Path(), absolute=True))
     directory = find_directory(experiment.servers[0], experiment.workloads[0], experiment.goal.by)
     return Prepared(
         experiment=experiment,
         text=experiment_to_toml(experiment),
-        files={OPTIONS: "{}\n"},
+        files={**noted(experiment.workloads), OPTIONS: "{}\n"},
         directory=_directory(place, Path(directory)),
         reuse=place.reuse,
     )
@@ -179,7 +180,7 @@ def prepare_run(path: Path | str, place: Place, **options: Unpack[SearchOptions]
     return Prepared(
         experiment=experiment,
         text=path.read_text(encoding="utf-8"),
-        files={**attached_files(path), OPTIONS: json.dumps(given) + "\n"},
+        files={**attached_files(path), **noted(experiment.workloads), OPTIONS: json.dumps(given) + "\n"},
         directory=_directory(place, Path("redline-results") / path.stem),
         reuse=place.reuse,
     )

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from functools import lru_cache
 
 import numpy as np
 
-from redline.model import Workload
+from redline.model import Trace, Workload
 from redline.records import Floats
 
 _CHUNK = 1024
-_ARRIVALS, _STARTS = 0xA1, 0xA2  # separate the streams of one seed
+_ARRIVALS, _STARTS, _TURN = 0xA1, 0xA2, 0xA3  # separate the streams of one seed
 
 
 def times(workload: Workload, rate: float, seed: int) -> Iterator[Floats]:
@@ -19,6 +20,9 @@ def times(workload: Workload, rate: float, seed: int) -> Iterator[Floats]:
     Request i's time depends on the workload's arrival process, the rate, the seed and i alone.
     Gaps at another rate with the same seed are the same gaps, scaled.
     """
+    if workload.arrivals == "trace" and workload.trace is not None:
+        yield from _replayed(workload.trace, rate, seed)
+        return
     rng = np.random.default_rng([_ARRIVALS, abs(seed)])
     done, last_s = 0, 0.0
     while True:
@@ -30,6 +34,39 @@ def times(workload: Workload, rate: float, seed: int) -> Iterator[Floats]:
             chunk = last_s + np.cumsum(gaps) / rate
         done, last_s = done + _CHUNK, float(chunk[-1])
         yield chunk
+
+
+def first_entry(trace: Trace, seed: int) -> int:
+    """The entry of a trace that is request 0 of this seed; the ones after it follow, from the last on to the first."""
+    return _turned(trace, seed)[0]
+
+
+def _replayed(trace: Trace, rate: float, seed: int) -> Iterator[Floats]:
+    """The trace's own gaps, scaled so that one round of it has `rate`; each seed begins elsewhere in it."""
+    first, start = _turned(trace, seed)
+    unit = _unit_times(trace)
+    entries, done = len(unit), 0
+    while True:
+        laps, entry = np.divmod(np.arange(first + done, first + done + _CHUNK), entries)
+        done += _CHUNK
+        yield (unit[entry] + laps * float(entries) - start) / rate
+
+
+@lru_cache(maxsize=64)
+def _turned(trace: Trace, seed: int) -> tuple[int, float]:
+    """(first entry, where before it the excerpt begins): a moment of the trace's time, so that lulls are met too."""
+    unit = _unit_times(trace)
+    start = np.random.default_rng([_TURN, abs(seed)]).random() * len(unit)
+    return int(np.searchsorted(unit, start)), float(start)
+
+
+@lru_cache(maxsize=4)  # asked for again with each block of requests
+def _unit_times(trace: Trace) -> Floats:
+    """The trace's times at one request a second on average, the mean gap after the last included."""
+    times: Floats = np.asarray(trace.times_s)
+    span = float(times[-1] - times[0])
+    unit: Floats = (times - times[0]) * ((len(times) - 1) / span)
+    return unit
 
 
 def user_starts(users: int, spread_s: float, seed: int) -> Floats:

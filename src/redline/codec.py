@@ -16,6 +16,7 @@ from pydantic.dataclasses import dataclass as checked
 from redline.experiment.build import SECTIONS, experiment_of
 from redline.experiment.configurations import records_of
 from redline.experiment.goals import BESIDE_LOADS
+from redline.experiment.inputs import reader, remembered
 from redline.experiment.redaction import redact
 from redline.experiment.settings import Problem
 from redline.experiment.tomllines import line_of, lines_of
@@ -57,7 +58,7 @@ def load_experiment(
     """The experiment of a TOML file; `options` of the command line take the place of its [search] keys.
 
     UsageError lists everything that is wrong with it, each with its line. `find_reader` raises UsageError for a
-    reader that cannot be used: who is about to measure hands it in; who reads what is stored needs no reader.
+    reader that cannot be used: who is about to measure hands it in; who reads what is stored needs it not, nor a trace.
     """
     text = _text_of(path)
     data = _tables(text, path)
@@ -76,7 +77,8 @@ def load_experiment(
     workloads = data.get("workload")
     for name, entry in workloads.items() if isinstance(workloads, dict) else ():
         _check_reader(entry, ("workload", name), find_reader, problems)
-    experiment = experiment_of(path.stem, data, problems)
+    load = reader(path.parent) if find_reader else remembered(path.parent)
+    experiment = experiment_of(path.stem, data, problems, load)
     if experiment is None or problems:
         raise _told(problems, path, text, options or {})
     return experiment
@@ -96,7 +98,7 @@ def load_workload_file(path: Path, find_reader: FindReader | None = None) -> Wor
         name, section = next(iter(sections.items()))
         at = ("workload", name)
     _check_reader(section, at, find_reader, problems)
-    workload = workload_of(name, section, at, problems)
+    workload = workload_of(name, section, at, problems, reader(path.parent, absolute=True))
     if workload is None or problems:
         raise _told(problems, path, text, {})
     return workload

@@ -9,11 +9,25 @@ from typing import Literal
 
 import numpy as np
 
-from redline.model import Lengths
+from redline import arrivals
+from redline.model import Lengths, Workload
 from redline.records import Ints
 
 _INVERSE = NormalDist().inv_cdf
 _WORDS = 4  # Philox gives four 64-bit words per step of its counter
+
+
+def tokens(workload: Workload, seed: int, start: int, count: int) -> tuple[Ints, Ints]:
+    """Prompt and output tokens of requests start..start+count-1: from the trace where it has them, else sampled."""
+    trace = workload.trace
+    if trace is not None and trace.has_lengths:
+        first = arrivals.first_entry(trace, seed)
+        entries = np.arange(first + start, first + start + count) % len(trace.times_s)
+        return np.asarray(trace.prompt_tokens)[entries], np.asarray(trace.output_tokens)[entries]
+    return (
+        sample(workload.prompt, seed, start, count, "prompt"),
+        sample(workload.output, seed, start, count, "output"),
+    )
 
 
 def sample(

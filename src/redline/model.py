@@ -5,6 +5,7 @@ Everything here is a frozen value; deciding code takes these and returns these.
 
 from __future__ import annotations
 
+from array import array
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Literal, Protocol, TypeAlias
@@ -70,6 +71,25 @@ class Lengths:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
+class Trace:
+    """Requests as they once came to a server, in order of time; the file's digest stands for its content.
+
+    Without numbers where only a digest is known: of a stored experiment whose file is elsewhere.
+    """
+
+    file: str
+    sha256: str
+    times_s: array[float] = field(
+        default_factory=lambda: array("d"), compare=False, repr=False
+    )  # since the first; any unit
+    prompt_tokens: array[int] = field(
+        default_factory=lambda: array("i"), compare=False, repr=False
+    )  # none: not in the file
+    output_tokens: array[int] = field(default_factory=lambda: array("i"), compare=False, repr=False)
+    has_lengths: bool = True  # those of the file are used
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
 class Workload:
     """What the built-in load generator sends."""
 
@@ -78,10 +98,11 @@ class Workload:
     output: Lengths
     api: Literal["chat", "completions"] = "chat"
     prompt_kind: Literal["text", "tokens"] = "text"  # tokens: random token ids, completions only
-    arrivals: Literal["poisson", "constant", "gamma"] = "poisson"
+    arrivals: Literal["poisson", "constant", "gamma", "trace"] = "poisson"
     burstiness: float = 1.0  # shape of the gamma distribution of gaps; 1 is Poisson, smaller is burstier
     ignore_eos: bool = True
     request_timeout_s: float = 600.0
+    trace: Trace | None = None  # its times where `arrivals` says so, its lengths where it has any
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -7,13 +7,14 @@ import signal
 import subprocess
 import sys
 import time
+from array import array
 from collections import Counter
 from itertools import count
 
 import numpy as np
 import pytest
 
-from redline import arrivals
+from redline import arrivals, lengths
 from redline.loadgen import open_session
 from redline.model import (
     Endpoint,
@@ -24,6 +25,7 @@ from redline.model import (
     Probe,
     RedlineError,
     Stop,
+    Trace,
     UsageError,
     Workload,
 )
@@ -97,6 +99,25 @@ def test_an_open_loop_keeps_the_absolute_schedule(process, burstiness):
         assert len(came) >= len(due) - 3
         off = (came - came[0]) - (due - due[0])[: len(came)]
         assert np.median(np.abs(off)) < 0.05  # on a machine that others use
+
+
+def test_a_trace_is_replayed_with_its_gaps_and_its_lengths():
+    trace = Trace(
+        file="t",
+        sha256="replayed",
+        times_s=array("d", [0, 1, 2, 6, 6.5]),
+        prompt_tokens=array("i", [20, 30, 40, 50, 60]),
+        output_tokens=array("i", [1, 2, 3, 4, 5]),
+    )
+    workload = Workload(name="w", prompt=Lengths(mean=40), output=Lengths(mean=3), arrivals="trace", trace=trace)
+    with scripted() as server, open_session(endpoint(server), workload) as session:
+        records = measured(session.measure(rate(60, max_s=0.9), never, seed=5)).records
+
+    prompts, outputs = lengths.tokens(workload, 5, 0, len(records))
+    assert len(records) > 20
+    assert records.scheduled_s == pytest.approx(arrivals.between(workload, 60, 5, 2.0)[: len(records)], abs=2e-6)
+    assert (records.tokens_asked == outputs).all()
+    assert (records.tokens_in[records.ok] == prompts[records.ok]).mean() > 0.9
 
 
 def test_requests_are_as_long_as_asked_and_never_alike(good):

@@ -10,6 +10,7 @@ from urllib.parse import urlsplit
 from redline.experiment import settings
 from redline.experiment.configurations import parse_url, servers_of, with_scheme
 from redline.experiment.goals import SEARCH, goal_of
+from redline.experiment.inputs import Load, nowhere
 from redline.experiment.settings import Path, Problem, Read
 from redline.experiment.workloads import PRESETS, check_command, parse_workload, workload_of
 from redline.model import CommandWorkload, Experiment, ServerConfig, Sla, UsageError, Variable, Workload
@@ -35,8 +36,13 @@ _FIND: Mapping[str, Read] = {
 # ---- a file ----------------------------------------------------------------------------------------------------------
 
 
-def experiment_of(name: str, data: Mapping[str, object], problems: list[Problem]) -> Experiment | None:
-    """The experiment that a file's tables describe; None, and more `problems`, where they describe none."""
+def experiment_of(
+    name: str, data: Mapping[str, object], problems: list[Problem], load: Load = nowhere
+) -> Experiment | None:
+    """The experiment that a file's tables describe; None, and more `problems`, where they describe none.
+
+    `load` reads the files that its workloads name.
+    """
     before = len(problems)
     for key in data:
         if key not in SECTIONS:
@@ -51,14 +57,16 @@ def experiment_of(name: str, data: Mapping[str, object], problems: list[Problem]
             problems.append(Problem(path=(key,) if key in data else (), text=f"{key} is missing: write {example}"))
     goal = goal_of(data.get("search", {}), ("search",), problems)
     servers = servers_of(data["server"], problems) if data.get("server") else ()
-    workloads = _workloads(data["workload"], goal.by, problems) if data.get("workload") else ()
+    workloads = _workloads(data["workload"], goal.by, problems, load) if data.get("workload") else ()
     slas = _slas(data["sla"], problems) if data.get("sla") else ()
     if len(problems) > before:
         return None
     return Experiment(name=name, servers=servers, workloads=workloads, slas=slas, goal=goal)
 
 
-def _workloads(section: object, by: Variable, problems: list[Problem]) -> tuple[Workload | CommandWorkload, ...]:
+def _workloads(
+    section: object, by: Variable, problems: list[Problem], load: Load
+) -> tuple[Workload | CommandWorkload, ...]:
     if not isinstance(section, Mapping) or not all(isinstance(entry, Mapping) for entry in section.values()):
         hint = 'write [workload.chat] and below it preset = "chat"'
         problems.append(Problem(path=("workload",), text=f"workloads have names; {hint}"))
@@ -66,7 +74,7 @@ def _workloads(section: object, by: Variable, problems: list[Problem]) -> tuple[
     workloads = []
     for name, entry in section.items():
         path: Path = ("workload", name)
-        workload = workload_of(name, entry, path, problems)
+        workload = workload_of(name, entry, path, problems, load)
         if isinstance(workload, CommandWorkload):
             check_command(workload, by, path, problems)
         if workload is not None:
@@ -106,11 +114,16 @@ def _try_sla(name: str, texts: Sequence[str], path: Path, problems: list[Problem
 
 
 def find_experiment(
-    url: str, slas: Sequence[str], options: Mapping[str, object], workload: Workload | CommandWorkload | None = None
+    url: str,
+    slas: Sequence[str],
+    options: Mapping[str, object],
+    workload: Workload | CommandWorkload | None = None,
+    load: Load = nowhere,
 ) -> Experiment:
     """What `redline find` asks, from its options with underscores; UsageError has everything that is wrong with them.
 
     `workload` is one that was read from a file; else the option `workload` is a preset or random:in=512,out=128.
+    `load` reads a trace that it names.
     """
     problems: list[Problem] = []
     search = {key: value for key, value in options.items() if key in SEARCH}
@@ -125,7 +138,8 @@ def find_experiment(
     for name in dict.fromkeys(name for name in names if names.count(name) > 1):
         problems.append(Problem(path=(), text=f"two SLAs are named {name!r}; give each its own name before a colon"))
     if workload is None:
-        workload = _try(parse_workload, str(given.get("workload", "chat")), problems) or PRESETS["chat"]
+        said = str(given.get("workload", "chat"))
+        workload = _try(lambda text: parse_workload(text, load), said, problems) or PRESETS["chat"]
     changes = {"api": given.get("api"), "request_timeout_s": given.get("request_timeout")}
     workload = _with_changes(workload, {key: value for key, value in changes.items() if value is not None}, problems)
     if isinstance(workload, CommandWorkload):

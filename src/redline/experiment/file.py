@@ -49,6 +49,11 @@ def _workload(workload: Workload | CommandWorkload) -> dict[str, object]:
     settings = _changed(workload, plain)
     if workload.arrivals == "gamma":
         settings["burstiness"] = workload.burstiness
+    if workload.trace is not None:
+        settings["trace"] = workload.trace.file
+        if workload.trace.has_lengths:
+            del settings["prompt"], settings["output"]
+        settings["arrivals"] = workload.arrivals
     return settings
 
 

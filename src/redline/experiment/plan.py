@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from urllib.parse import urlsplit
 
 from redline.experiment.commands import apply_parameters, fill, grid
@@ -29,6 +29,9 @@ __all__ = [
 ]
 
 GENERATOR = 1  # raise it when the built-in generator sends something else for the same workload: old trials then differ
+_FIRST_SETTINGS = frozenset(
+    ("prompt", "output", "api", "prompt_kind", "arrivals", "burstiness", "ignore_eos", "request_timeout_s")
+)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -121,11 +124,17 @@ def _same_url(url: str) -> str:
 
 
 def _workload_content(workload: Workload | CommandWorkload) -> dict[str, object]:
-    content = asdict(workload)
-    del content["name"]
     if isinstance(workload, CommandWorkload):
+        content = asdict(workload)
+        del content["name"]
         return {**content, "command": redact(list(workload.command))}
-    return {**content, "generator": GENERATOR}
+    plain = asdict(Workload(name="", prompt=workload.prompt, output=workload.output))
+    content = asdict(replace(workload, name="", trace=None))
+    if (trace := workload.trace) is not None:
+        content["trace"] = {"sha256": trace.sha256, "lengths": trace.has_lengths}
+    # Settings that came later count only where they are used: older trials keep their key.
+    told = {key: value for key, value in content.items() if key in _FIRST_SETTINGS or value != plain[key]}
+    return {**told, "generator": GENERATOR}
 
 
 def _digest(content: Mapping[str, object]) -> str:

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Set
 from dataclasses import replace
 from typing import Any
 
 from redline.experiment.commands import placeholders
+from redline.experiment.inputs import Described, Load, nowhere
 from redline.experiment.settings import Path, Problem, Read, choice, flag, not_yet, read, text, told, words
 from redline.model import CommandWorkload, Lengths, UsageError, Variable, Workload
 from redline.units import nearest, parse_count, parse_duration, parse_not_negative, parse_positive
@@ -80,33 +81,39 @@ _RANDOM: Mapping[str, Read] = {
 _OVERRIDES: Mapping[str, Read] = {
     "api": choice("chat", "completions"),
     "prompt_kind": choice("text", "tokens"),
-    "arrivals": choice("poisson", "constant", "gamma"),
+    "arrivals": choice("poisson", "constant", "gamma", "trace"),
     "burstiness": parse_positive,
     "ignore_eos": flag,
     "request_timeout_s": parse_duration,
 }
+_SHORT: Mapping[str, Read] = {**_OVERRIDES, "trace": text}  # what also a short text can say
 _COMMAND: Mapping[str, Read] = {"command": words, "reader": text, "timeout_s": parse_duration}
 _BUILT_IN: Mapping[str, Read] = {
     "preset": _preset_name,
     "random": _random,
     "prompt": _lengths,
     "output": _lengths,
+    "trace": text,
     **_OVERRIDES,
 }
 _ALL: Mapping[str, Read] = {
     **_BUILT_IN,
     **_COMMAND,
     "dataset": not_yet("say the lengths of your requests with random = { in = 512, out = 128, cv = 0.5 }"),
-    "trace": not_yet("say the lengths of your requests with random = { in = 512, out = 128, cv = 0.5 }"),
     "goodput": not_yet("use the criterion attainment(ttft_ms<=..., tpot_ms<=...)>=95% in [sla]"),
 }
 WORKLOAD_KEYS = tuple(_ALL)
 
 
-def workload_of(name: str, section: object, path: Path, problems: list[Problem]) -> Workload | CommandWorkload | None:
-    """The workload that these settings describe; None, and more `problems`, where they describe none."""
+def workload_of(
+    name: str, section: object, path: Path, problems: list[Problem], load: Load = nowhere
+) -> Workload | CommandWorkload | None:
+    """The workload that these settings describe; None, and more `problems`, where they describe none.
+
+    `load` reads the files that they name.
+    """
     before = len(problems)
-    settings = read(section, _ALL, path, problems)
+    settings = read(section, {**_ALL, "trace": lambda file: load(text(file))}, path, problems)
     given = set(section) if isinstance(section, Mapping) else set()
 
     def problem(key: str, why: str) -> None:
@@ -123,11 +130,11 @@ def workload_of(name: str, section: object, path: Path, problems: list[Problem])
     for key in sorted(given & {"reader", "timeout_s"}):
         hint = "; the built-in generator has request_timeout_s" if key == "timeout_s" else ""
         problem(key, f"{key} needs command, an external benchmark command{hint}")
-    shape = given & {"preset", "random", "dataset", "trace"}
+    shape = given & {"preset", "random", "dataset"}
     if len(shape) > 1:
         problem("", f"{' and '.join(sorted(shape))} both say what is sent: keep one")
     if not shape and not {"prompt", "output"} <= given:
-        problem("", 'says nothing on what is sent: write preset = "chat", random = { in = 512, out = 128 } or command')
+        _check_lengths(settings.get("trace"), given, problem)
     workload = _built_in(name, settings)
     if len(problems) > before or workload is None:
         return None
@@ -136,18 +143,38 @@ def workload_of(name: str, section: object, path: Path, problems: list[Problem])
     return workload if len(problems) == before else None
 
 
+def _check_lengths(traced: Described | None, given: Set[str], problem: Callable[[str, str], None]) -> None:
+    """Does something say how long requests are, if no preset, no random and not both of prompt and output do?"""
+    if traced is None:
+        if "trace" not in given:  # or it is named already as a file that cannot be read
+            why = "says nothing on what is sent"
+            problem("", f'{why}: write preset = "chat", random = {{ in = 512, out = 128 }}, trace or command')
+    elif traced.prompt is None:
+        problem("trace", 'the trace has times only: say how long requests are, with preset = "chat" or random')
+    else:
+        for key in sorted(given & {"prompt", "output"}):
+            problem(key, f"the trace says how long requests are: remove {key}, or give both prompt and output")
+
+
 def _built_in(name: str, settings: Mapping[str, Any]) -> Workload | None:
     """What the good settings describe; None as long as lengths are missing."""
     prompt, output = settings.get("prompt", {}), settings.get("output", {})
     base: Workload | None = None
+    traced: Described | None = settings.get("trace")
+    own = bool({"preset", "random", "prompt"} & settings.keys())
     if "preset" in settings:
         base = PRESETS[settings["preset"]]
     elif random := settings.get("random"):
         prompt = {"mean": random["in"], "cv": random.get("in_cv", random.get("cv", 0.0)), **prompt}
         output = {"mean": random["out"], "cv": random.get("out_cv", random.get("cv", 0.0)), **output}
+    elif traced is not None and not own and traced.prompt is not None and traced.output is not None:
+        base = Workload(name=name, prompt=traced.prompt, output=traced.output)
     if base is None and not (prompt.get("mean") and output.get("mean")):
         return None
     overrides = {key: settings[key] for key in _OVERRIDES if key in settings}
+    if traced is not None:
+        trace = replace(traced.trace, has_lengths=traced.trace.has_lengths and not own)
+        overrides = {"arrivals": "trace", **overrides, "trace": trace}
     if base is None:
         return Workload(name=name, prompt=Lengths(**prompt), output=Lengths(**output), **overrides)
     return replace(
@@ -173,6 +200,8 @@ def _contradictions(workload: Workload, settings: Mapping[str, Any]) -> list[tup
             found.append((at, f"{key}: the mean of {lengths.mean:g} tokens lies outside {limits} tokens"))
     if workload.prompt_kind == "tokens" and workload.api == "chat":
         found.append(("prompt_kind", 'prompt_kind = "tokens" needs api = "completions": chat takes text only'))
+    if workload.arrivals == "trace" and workload.trace is None:
+        found.append(("arrivals", 'arrivals = "trace" needs trace, a file with times'))
     if "burstiness" in settings and workload.arrivals != "gamma":
         found.append(("burstiness", 'burstiness needs arrivals = "gamma"'))
     if workload.arrivals == "gamma" and "burstiness" not in settings:
@@ -203,8 +232,11 @@ def check_command(workload: CommandWorkload, by: Variable, path: Path, problems:
         problem("reader", f'reader "{reader}"{later}; your own is "package.module:function"')
 
 
-def parse_workload(spec: str) -> Workload:
-    """A workload from `chat`, `random:in=512,out=128` or `chat:api=completions`; UsageError has all that is wrong."""
+def parse_workload(spec: str, load: Load = nowhere) -> Workload:
+    """A workload from `chat`, `random:in=512,out=128`, `chat:api=completions` or `trace:file=azure.csv`.
+
+    UsageError has all that is wrong.
+    """
     name = spec.strip()
     head, _, rest = name.partition(":")
     head = head.strip()
@@ -214,8 +246,8 @@ def parse_workload(spec: str) -> Workload:
         section["random"] = {}
     elif head in PRESETS:
         section["preset"] = head
-    else:
-        hint = nearest(head, [*PRESETS, "random"]) if head else f"write one of {', '.join(PRESETS)}"
+    elif head != "trace":
+        hint = nearest(head, [*PRESETS, "random", "trace"]) if head else f"write one of {', '.join(PRESETS)}"
         file = "; there is no such file either" if head.endswith(".toml") or "/" in head else ""
         raise UsageError(f"workload {name!r}: {head!r} is no preset{file}; {hint} (or random:in=512,out=128)")
     for part in filter(None, (part.strip() for part in rest.split(","))):
@@ -223,11 +255,12 @@ def parse_workload(spec: str) -> Workload:
         if not equals or not value:
             problems.append(Problem(path=(), text=f"cannot read {part!r}; write KEY=VALUE, such as out=128"))
             continue
+        key = "trace" if key == "file" and head == "trace" else key
         place = section["random"] if head == "random" and key in _RANDOM else section
         if key in place:
             problems.append(Problem(path=(), text=f"{key} is given twice"))
-        elif key not in _RANDOM and key not in _OVERRIDES:
-            known = [*(_RANDOM if head == "random" else ()), *_OVERRIDES]
+        elif key not in _RANDOM and key not in _SHORT:
+            known = [*(_RANDOM if head == "random" else ()), *_SHORT]
             problems.append(Problem(path=(), text=f"unknown key {key}; {nearest(key, known)}"))
         elif place is section and key in _RANDOM:
             problems.append(
@@ -235,7 +268,9 @@ def parse_workload(spec: str) -> Workload:
             )
         else:
             place[key] = value
-    workload = workload_of(name, section, (), problems)
+    if head == "trace" and "trace" not in section:
+        raise UsageError(f"workload {name!r}: which trace? Write trace:file=azure.csv")
+    workload = workload_of(name, section, (), problems, load)
     if problems or not isinstance(workload, Workload):
         raise told(problems, f"workload {name!r}")
     return workload

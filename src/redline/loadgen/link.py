@@ -52,7 +52,7 @@ class Link:
         """Of the worker."""
         return self._process.pid
 
-    def send(self, kind: str, header: wire.Header, columns: dict[str, bytes] | None = None) -> None:
+    def send(self, kind: str, header: wire.Header, columns: wire.Columns | None = None) -> None:
         try:
             self._socket.settimeout(SILENCE_S)
             self._socket.sendall(wire.encode(kind, header, columns))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections import deque
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Any, Literal
 from urllib.parse import urlsplit
 
@@ -13,7 +13,7 @@ import orjson
 
 from redline import lengths
 from redline.loadgen.prompts import Prompts
-from redline.model import Endpoint, Lengths, UsageError, Workload
+from redline.model import Endpoint, UsageError, Workload
 
 PATHS = {"chat": "/v1/chat/completions", "completions": "/v1/completions"}
 _BLOCK = 256  # lengths are sampled this many at a time
@@ -143,10 +143,8 @@ class Payloads:
     def next(self) -> Planned:
         """The next request."""
         if not self._drawn:
-            counts = (self._next, _BLOCK)
-            prompt = lengths.sample(self.workload.prompt, self._seed, *counts, "prompt").tolist()
-            output = lengths.sample(self.workload.output, self._seed, *counts, "output").tolist()
-            self._drawn.extend(zip(prompt, output, strict=True))
+            prompt, output = lengths.tokens(self.workload, self._seed, self._next, _BLOCK)
+            self._drawn.extend(zip(prompt.tolist(), output.tolist(), strict=True))
         i, (tokens_in, tokens_asked) = self._next, self._drawn.popleft()
         self._next += 1
         return self.build(i, *fitting(tokens_in, tokens_asked, self.shape.context_limit))
@@ -181,19 +179,3 @@ def fitting(tokens_in: int, tokens_asked: int, limit: int | None) -> tuple[int, 
 def room(tokens_in: int) -> float:
     """What a prompt may need at most: its length in tokens is only estimated."""
     return tokens_in * (1 + _SLACK_SHARE) + _SLACK_TOKENS
-
-
-def to_json(value: Target | Shape | Workload) -> dict[str, Any]:
-    """For the way to the worker."""
-    return asdict(value)
-
-
-def shape_from(facts: dict[str, Any]) -> Shape:
-    """The inverse of `to_json`."""
-    shape = Shape(**facts)
-    return replace(shape, ids=tuple(shape.ids)) if shape.ids else shape  # type: ignore[arg-type]  # JSON made it a list
-
-
-def workload_from(facts: dict[str, Any]) -> Workload:
-    """The inverse of `to_json`."""
-    return Workload(**{**facts, "prompt": Lengths(**facts["prompt"]), "output": Lengths(**facts["output"])})

@@ -244,15 +244,14 @@ def _check_context(learning: _Learning, limit: int | None) -> None:
     if limit is None:
         return
     workload = learning.workload
-    typical = min(workload.prompt.mean, workload.prompt.high) + min(workload.output.mean, workload.output.high)
+    prompts, outputs = lengths.tokens(workload, 0, 0, _SAMPLE)
+    typical = float(np.mean(prompts) + np.mean(outputs))
     if typical > limit:
         raise UsageError(
             f"workload {workload.name!r} asks for {typical:.0f} tokens of prompt and output on average, and "
             f"{learning.model} at {learning.target.origin} takes {limit}; "
             "shorten the workload or raise the server's limit"
         )
-    prompts = lengths.sample(workload.prompt, 0, 0, _SAMPLE, "prompt")
-    outputs = lengths.sample(workload.output, 0, 0, _SAMPLE, "output")
     cut = float(np.mean(room_of(prompts) + outputs > limit))
     if cut:
         learning.warnings.append(

@@ -14,8 +14,9 @@ import numpy as np
 
 from redline.loadgen.collect import Collector
 from redline.loadgen.evidence import evidence_of, offered
+from redline.loadgen.handover import inputs_of, to_json
 from redline.loadgen.link import SILENCE_S, Link, WorkerGoneError
-from redline.loadgen.payload import message, target_of, to_json
+from redline.loadgen.payload import message, target_of
 from redline.loadgen.preflight import Preflight, preflight
 from redline.loadgen.trial import TrialSpec
 from redline.model import Endpoint, Invalid, JsonValue, Measured, Outcome, Probe, RedlineError, Stop, Watch, Workload
@@ -91,7 +92,7 @@ class LoadSession:
 
     def _start(self) -> tuple[Link, dict[str, JsonValue]]:
         worker = self._worker = Link(self._log)
-        worker.send("open", {"target": to_json(self._target)})
+        worker.send("open", {"target": to_json(self._target)}, inputs_of(self._workload))
         opened = worker.receive(_START_S)
         if opened.kind == "error":
             self.close()

@@ -12,6 +12,7 @@ import orjson
 
 _SIZES = struct.Struct("=II")  # both ends run on one machine: native order
 Header: TypeAlias = dict[str, Any]
+Columns: TypeAlias = Mapping[str, "bytes | array[Any]"]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -23,7 +24,7 @@ class Message:
     columns: Mapping[str, bytes] = field(default_factory=dict)
 
 
-def encode(kind: str, header: Header, columns: Mapping[str, bytes | array[Any]] | None = None) -> bytes:
+def encode(kind: str, header: Header, columns: Columns | None = None) -> bytes:
     """The bytes of one message."""
     blobs = {name: memoryview(column).cast("B") for name, column in (columns or {}).items() if len(column)}
     sizes = [[name, len(blob)] for name, blob in blobs.items()]

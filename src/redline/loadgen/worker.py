@@ -12,12 +12,13 @@ import resource
 import socket
 import sys
 import time
-from collections.abc import Coroutine
+from collections.abc import Coroutine, Mapping
 from typing import Any
 
 from redline.loadgen import wire
 from redline.loadgen.conn import Exchange
-from redline.loadgen.payload import Payloads, Target, message, shape_from, workload_from
+from redline.loadgen.handover import shape_from, workload_from
+from redline.loadgen.payload import Payloads, Target, message
 from redline.loadgen.pool import Pool, find_address
 from redline.loadgen.sources import describe
 from redline.loadgen.trial import Run, TrialSpec
@@ -36,6 +37,7 @@ class Worker(asyncio.Protocol):
         self._decoder = wire.Decoder()
         self._transport: asyncio.Transport | None = None
         self._target: Target | None = None
+        self._inputs: Mapping[str, bytes] = {}
         self._pool: Pool | None = None
         self._trial: Run | None = None
         self._tasks: set[asyncio.Task[None]] = set()
@@ -53,6 +55,7 @@ class Worker(asyncio.Protocol):
                 if self._trial is not None:
                     self._trial.stop("stopped")
             elif command.kind == "open":
+                self._inputs = command.columns
                 self._run(self._open(command.header))
             elif command.kind == "ask":
                 self._run(self._ask(command.header, command.columns.get("body")))
@@ -103,7 +106,7 @@ class Worker(asyncio.Protocol):
             cure = f"ulimit -n {int(spec.load) + 2 * _SPARE_FILES}"
             self._send("refused", {"reason": f"{needed}, and the limit of open files is {limit}", "cure": cure})
             return
-        workload, shape = workload_from(facts["workload"]), shape_from(facts["shape"])
+        workload, shape = workload_from(facts["workload"], self._inputs), shape_from(facts["shape"])
         payloads = Payloads(self._target, facts["model"], workload, shape, spec.seed)
         trial = self._trial = Run(spec, self._pool, payloads, self._report)
         gc.collect()

@@ -195,7 +195,8 @@ def workload_text(workload: Workload | CommandWorkload) -> str:
         return f"Measured by {' '.join(workload.command)} (results read as {workload.reader})"
     kind = "random tokens" if workload.prompt_kind == "tokens" else "text"
     prompt, output = _lengths(workload.prompt), _lengths(workload.output)
-    return f"{workload.api}, prompts of {prompt} tokens ({kind}), answers of {output} tokens"
+    replayed = f", as they came in {workload.trace.file}" if workload.trace and workload.arrivals == "trace" else ""
+    return f"{workload.api}, prompts of {prompt} tokens ({kind}), answers of {output} tokens{replayed}"
 
 
 def _lengths(lengths: Lengths) -> str:

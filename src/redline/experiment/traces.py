@@ -1,0 +1,113 @@
+"""Requests as they once came, from the text of a trace."""
+
+from __future__ import annotations
+
+import hashlib
+import math
+from array import array
+from collections.abc import Mapping
+from datetime import datetime
+from typing import Any
+
+from redline.experiment.rows import Complaints, plain, rows_of, value_of
+from redline.model import Trace, UsageError
+
+# Under which names the published traces keep what is read here; compared without case, blanks and underscores.
+TIMES = ("timestamp", "time", "arrival_time", "arrived_at", "arrival", "created_time", "timestamp_ms", "t")
+PROMPTS = (
+    *("ContextTokens", "Request tokens", "input_length", "prompt_tokens", "input_tokens", "prompt_length"),
+    *("num_prefill_tokens", "prompt_len", "input_len", "in"),
+)
+OUTPUTS = (
+    *("GeneratedTokens", "Response tokens", "output_length", "output_tokens", "completion_tokens", "response_length"),
+    *("num_decode_tokens", "output_len", "max_tokens", "out"),
+)
+_TIMES, _PROMPTS, _OUTPUTS = (tuple(map(plain, names)) for names in (TIMES, PROMPTS, OUTPUTS))
+_MOST_TOKENS = 10_000_000
+
+
+def parse_trace(text: str, file: str) -> Trace:
+    """The trace that a JSONL or CSV text holds; UsageError names every line that cannot be used.
+
+    Only the ratios of its gaps count, so that seconds and milliseconds are alike. Requests of no tokens failed when
+    they were recorded, and are left out. Lengths stand in every line or in none.
+    """
+    complaints = Complaints()
+    entries: list[tuple[float, int, int]] = []
+    with_lengths: bool | None = None
+    empty = 0
+    for line, fields in rows_of(text, complaints):
+        found = _entry(fields, with_lengths)
+        if isinstance(found, str):
+            complaints.add(line, found)
+            continue
+        time_s, prompt, output = found
+        with_lengths = prompt is not None
+        if prompt == 0 or output == 0:
+            empty += 1
+        else:
+            entries.append((time_s, prompt or 0, output or 0))
+    complaints.tell()
+    if len(entries) < 2:
+        left_out = f" besides {empty} of no tokens" if empty else ""
+        raise UsageError(f"holds {len(entries)} requests{left_out}; a trace needs two at least")
+    entries.sort(key=lambda entry: entry[0])
+    start_s = entries[0][0]
+    if entries[-1][0] <= start_s:
+        raise UsageError("all its requests came at one time, so that it has no gaps to replay")
+    kept = entries if with_lengths else []
+    return Trace(
+        file=file,
+        sha256=hashlib.sha256(text.encode()).hexdigest(),
+        times_s=array("d", [entry[0] - start_s for entry in entries]),
+        prompt_tokens=array("i", [entry[1] for entry in kept]),
+        output_tokens=array("i", [entry[2] for entry in kept]),
+        has_lengths=bool(with_lengths),
+    )
+
+
+def _entry(fields: Mapping[str, Any], with_lengths: bool | None) -> tuple[float, int | None, int | None] | str:
+    """Time, prompt and output tokens of a row, or what is wrong with it."""
+    when = value_of(fields, _TIMES)
+    if when is None:
+        return f"has no time; it stands under one of {', '.join(TIMES)}"
+    time_s = _time_s(when)
+    if time_s is None:
+        return f"{when!r} is no time; write a number, or a date such as 2023-11-16 18:15:46.68"
+    lengths = [value_of(fields, names) for names in (_PROMPTS, _OUTPUTS)]
+    if lengths == [None, None] and not with_lengths:
+        return time_s, None, None
+    if None in lengths or with_lengths is False:
+        lacks = " and ".join(name for name, value in zip(("prompt", "output"), lengths, strict=True) if value is None)
+        return f"has no {lacks} tokens, and other lines have" if lacks else "has tokens, and other lines have none"
+    tokens = [_tokens(value) for value in lengths]
+    for value, count in zip(lengths, tokens, strict=True):
+        if count is None:
+            return f"{value!r} is no number of tokens"
+    return time_s, tokens[0], tokens[1]
+
+
+def _time_s(value: object) -> float | None:
+    if isinstance(value, bool):
+        return None
+    if isinstance(value, (int, float, str)):
+        try:
+            number = float(value)
+        except ValueError:
+            number = math.nan
+        if math.isfinite(number):
+            return number
+    try:
+        return datetime.fromisoformat(str(value).strip()).timestamp()
+    except (ValueError, OverflowError):
+        return None
+
+
+def _tokens(value: object) -> int | None:
+    if isinstance(value, bool) or not isinstance(value, (int, float, str)):
+        return None
+    try:
+        number = float(value)
+    except ValueError:
+        return None
+    return int(number) if number.is_integer() and 0 <= number <= _MOST_TOKENS else None
