@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 
 from redline.experiment.workloads import parse_workload
@@ -63,7 +63,7 @@ class Cell:
 
     @property
     def key(self) -> str:
-        what = [asdict(self.server), asdict(self.load), self.sla, self.by]
+        what = [_told(self.server), _told(self.load), self.sla, self.by]
         return hashlib.sha256(json.dumps(what, sort_keys=True).encode()).hexdigest()[:16]
 
 
@@ -75,6 +75,12 @@ def cells(profiles: tuple[str, ...] = ()) -> Iterator[Cell]:
         for by in ("rate", "concurrency"):
             for name, text in _slas(PROFILES[profile.removesuffix("-reasoning")], parse_workload(workload)).items():
                 yield Cell(profile=profile, workload=workload, sla_set=name, sla=text, by=by)
+
+
+def _told(of: Profile | Workload) -> dict[str, object]:
+    """What of it is not as by default: so that a new field, which changes nothing, makes no truth unknown."""
+    plain = {field.name: field.default for field in fields(of)}
+    return {name: value for name, value in asdict(of).items() if value != plain[name]}
 
 
 def _slas(profile: Profile, workload: Workload) -> dict[str, str]:

@@ -18,6 +18,7 @@ from redline.simulate.engine import Engine, Request
 from redline.simulate.profiles import Profile
 
 _CHUNK = 1024
+_LOOK_AGAIN = 0.03  # after so much of the time so far, or a second: else a long trial costs the square of its length
 _TURNAROUND_S = 0.001  # until a user is back: as over a real network, the step that begins meanwhile is missed
 
 
@@ -40,7 +41,7 @@ class VirtualSession:
             return self._measure_whole(run)
         now_s, stop = 0.0, None
         while stop is None:
-            now_s = min(math.floor(now_s) + 1.0, probe.max_s)
+            now_s = min(math.floor(now_s + max(1.0, _LOOK_AGAIN * now_s)), probe.max_s)
             run.advance(now_s)
             now_s = min(now_s, run.over_s)
             records = run.records(now_s)

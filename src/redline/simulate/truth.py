@@ -14,10 +14,12 @@ from redline.model import Criterion, Probe, Sla, Variable, Workload
 from redline.records import Floats, Records
 from redline.simulate.profiles import Profile
 from redline.simulate.session import Run
+from redline.stats import relaxation_s
 
 _RUNS = 6  # independent runs at each load
 _FIRST = 4_000  # requests per run, to know it to 1%
 _MOST = 500_000  # requests at one load
+_MEMORIES = 100  # times the memory of the queue, that a run must last: rarer than that, and their spread says too little
 _AROUND = (-0.036, -0.012, 0.012, 0.036)  # loads near the estimate, in ln(load)
 
 
@@ -28,6 +30,7 @@ class Truth:
     capacity: float
     error: float  # two standard errors, relative to the capacity
     limiting: str | None = None  # the criterion that ends it
+    memories: float = math.inf  # how often the runs forgot where they came from
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -38,6 +41,7 @@ class _Point:
     criterion: str
     deviations: Floats  # each run's, from `excess`
     offered: Floats  # ln(rate that came / rate asked for) of each run
+    memories: float  # how often a run forgot where it came from
 
     @property
     def error(self) -> float:
@@ -83,10 +87,11 @@ def true_capacity(
     while True:
         measure = at(requests, runs)
         truth = _whole(measure, good, bad, known) if by == "concurrency" else _root(measure, good, bad)
-        if truth.error <= precision or requests * runs >= _MOST or truth.capacity == 0.0:
+        forgetful = truth.memories >= _MEMORIES or by == "concurrency"
+        if (truth.error <= precision and forgetful) or requests * runs >= _MOST or truth.capacity == 0.0:
             break
         good = bad = truth.capacity
-        more = min(max((truth.error / precision) ** 2, 1.5), 4.0)
+        more = min(max((truth.error / precision) ** 2, 1.2 * _MEMORIES / truth.memories, 1.5), 4.0)
         if by == "rate":
             requests = int(requests * more)
         else:  # users of equal requests fall in step, each run in its own way for ever: more runs, not longer ones
@@ -142,10 +147,13 @@ def _root(at: Callable[[float], _Point], good: float, bad: float) -> Truth:
             break
         centre += max(min(off, 0.08), -0.08)
     else:
-        return Truth(capacity=math.exp(centre), error=math.inf, limiting=points[0].criterion)
+        return Truth(
+            capacity=math.exp(centre), error=math.inf, limiting=points[0].criterion, memories=points[0].memories
+        )
     left = [(point.deviations - slope * (point.offered - point.offered.mean())).var(ddof=1) for point in points]
     error = 2 * math.sqrt(sum(left) / len(points[0].offered)) / len(points) / slope
-    return Truth(capacity=math.exp(centre + off), error=error, limiting=points[2].criterion)
+    memories = min(point.memories for point in points)
+    return Truth(capacity=math.exp(centre + off), error=error, limiting=points[2].criterion, memories=memories)
 
 
 def _whole(at: Callable[[float], _Point], good: float, bad: float, known: dict[float, _Point]) -> Truth:
@@ -178,13 +186,14 @@ def _whole(at: Callable[[float], _Point], good: float, bad: float, known: dict[f
 def _measured(profile: Profile, workload: Workload, criteria: Sequence[Criterion], probe: Probe, runs: int) -> _Point:
     """The worst criterion at a load, over independent runs."""
     gaps = any("itl" in slas.metric_of(criterion.metric).fields for criterion in criteria)
-    stats, offered = np.empty((runs, len(criteria))), np.empty(runs)
+    stats, offered, memories = np.empty((runs, len(criteria))), np.empty(runs), np.empty(runs)
     for index in range(runs):
         run = Run(profile, workload, probe, seed=index + int(probe.load * 1e6))  # loads share no noise: it averages out
         run.advance(math.inf)
         records = run.records(run.over_s, gaps=gaps)
         window = _window(records)
         stats[index] = [_stat(criterion, records, window) for criterion in criteria]
+        memories[index] = _memories(records, window)
         offered[index] = math.log(len(records) / run.over_s / probe.load)
     mean = stats.mean(axis=0)
     excess = np.array([_excess(criterion, float(stat)) for criterion, stat in zip(criteria, mean, strict=True)])
@@ -197,6 +206,7 @@ def _measured(profile: Profile, workload: Workload, criteria: Sequence[Criterion
         criterion=criteria[worst].text,
         deviations=(stats[:, worst] - mean[worst]) / scale,
         offered=offered,
+        memories=float(np.median(memories)),
     )
 
 
@@ -206,6 +216,13 @@ def _window(records: Records) -> NDArray[np.bool_]:
     slow_s = float(np.quantile(records.age_s(), 0.99))
     warm_s = min(max(3 * slow_s, 0.1 * end_s), 0.3 * end_s)
     return (times_s >= warm_s) & (times_s <= end_s - min(slow_s, 0.2 * end_s))
+
+
+def _memories(records: Records, window: NDArray[np.bool_]) -> float:
+    """How many times as long as its memory the window is."""
+    start_s, end_s = (float(t) for t in records.scheduled_s[window][[0, -1]])
+    memory_s = relaxation_s(records, start_s, end_s)
+    return (end_s - start_s) / memory_s if memory_s > 0 else math.inf
 
 
 def _stat(criterion: Criterion, records: Records, window: NDArray[np.bool_]) -> float:
