@@ -1,12 +1,13 @@
 """The virtual session: each second, exact records of what the engine did."""
 
+from array import array
 from dataclasses import replace
 
 import numpy as np
 import pytest
 
-from redline import lengths
-from redline.model import Failed, Lengths, Measured, Probe, Stop, Workload
+from redline import arrivals, lengths
+from redline.model import Failed, Lengths, Measured, Probe, Stop, Trace, Workload
 from redline.records import Records, Status
 from redline.simulate.profiles import PROFILES, Faults, Profile
 from redline.simulate.session import VirtualSession
@@ -65,6 +66,22 @@ def test_lengths_are_those_of_the_workload_by_seed_and_number():
 
     assert np.array_equal(records.tokens_in, lengths.sample(CHAT.prompt, 5, 0, len(records), "prompt"))
     assert np.array_equal(records.tokens_asked, lengths.sample(CHAT.output, 5, 0, len(records), "output"))
+
+
+def test_a_trace_is_replayed_with_its_lengths():
+    trace = Trace(
+        file="t",
+        sha256="simulated",
+        times_s=array("d", [0, 1, 2, 6, 6.5]),
+        prompt_tokens=array("i", [20, 30, 40, 50, 60]),
+        output_tokens=array("i", [1, 2, 3, 4, 5]),
+    )
+    workload = replace(CHAT, arrivals="trace", trace=trace)
+    records = measured(seed=5, workload=workload).records
+
+    assert records.scheduled_s == pytest.approx(arrivals.between(workload, 40.0, 5, 20.0))
+    assert (records.tokens_in == lengths.tokens(workload, 5, 0, len(records))[0]).all()
+    assert (records.tokens_asked == records.tokens_in // 10 - 1).all()
 
 
 def test_a_lone_request_takes_its_steps_and_nothing_else():

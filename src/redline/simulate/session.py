@@ -275,7 +275,6 @@ def _lengths(workload: Workload, seed: int) -> Iterator[tuple[int, int]]:
     """Prompt and output tokens of request 0, 1, ..."""
     start = 0
     while True:
-        prompts = lengths.sample(workload.prompt, seed, start, _CHUNK, "prompt").tolist()
-        outputs = lengths.sample(workload.output, seed, start, _CHUNK, "output").tolist()
-        yield from zip(prompts, outputs, strict=True)
+        prompts, outputs = lengths.tokens(workload, seed, start, _CHUNK)
+        yield from zip(prompts.tolist(), outputs.tolist(), strict=True)
         start += _CHUNK
