@@ -264,7 +264,8 @@ def draw_drift(
     caption = (
         f"A server that gets 10% slower every ten minutes. Of {len(found)} searches, {began} intervals held the "
         f"capacity at their start, {ended} the one at their end; {edges} ended as `edge`, and {warned} carried the "
-        f"warning of a drift. Drawn: the first of them, {'warned' if found[0].drifted else 'without a warning'}, and its interval."
+        f"warning of a drift. Drawn: the first of them, {'warned' if found[0].drifted else 'without a warning'}, "
+        f"and its interval."
     )
     last = max(answer.benchmark_s, 1.0)
     panel = Panel(
