@@ -240,12 +240,12 @@ def carry_out(prepared: Prepared, emit: Emit | None = None) -> Result:
         with open_store(prepared.directory, prepared.text, identity(experiment), files=prepared.files) as store:
             for text in (*advice(experiment.goal), *store.notes):
                 tell(Warned(text=text))
-            _stop_left_behind(store, experiment, tell)
+            stop_left_behind(store, experiment, tell)
             history = _history(store, prepared, starts, tell)
             known = sum(len(trials) for trials in history.values())
             if known:
                 tell(Noted(text=f"continuing with {known} trial{'s' * (known > 1)} from {prepared.directory}"))
-            keeper = _Keeper(store=store, tell=tell)
+            keeper = TrialKeeper(store=store, tell=tell)
             lab = local_lab(keeper.for_lab(), experiment.goal.seed)
             lab = replace(lab, open_session=_going_on(lab.open_session, lambda: bool(known or keeper.kept)))
             answers = run_jobs(jobs(experiment), history, experiment, lab, keeper.on_event)
@@ -262,7 +262,7 @@ def carry_out(prepared: Prepared, emit: Emit | None = None) -> Result:
 
 
 @dataclass(slots=True)
-class _Keeper:
+class TrialKeeper:
     """Stores each trial before anybody hears of it, and the marker of the server that is up."""
 
     store: Store
@@ -314,7 +314,7 @@ def stored_trials(directory: Path) -> Mapping[str, Sequence[Trial]]:
         return {}
 
 
-def _stop_left_behind(store: Store, experiment: Experiment, tell: Emit) -> None:
+def stop_left_behind(store: Store, experiment: Experiment, tell: Emit) -> None:
     marker = store.server_marker()
     if marker is None:
         return

@@ -12,6 +12,9 @@ from typing import NoReturn
 import click
 
 from redline.cli.commands import State, cli
+from redline.cli.serve_sla import serve_sla
+
+cli.add_command(serve_sla)
 
 _INTERRUPTED = 130
 _INDENT = "  "

@@ -72,7 +72,7 @@ class Target:
     def sla(self) -> Sla:
         """As Redline's own search takes it; UsageError for what that cannot promise."""
         try:
-            return sla_of("", [f"{bound.metric}{bound.op}{bound.number!r}" for bound in self.bounds])
+            return sla_of("", [f"{bound.metric}{bound.op}{bound.number:.12g}" for bound in self.bounds])
         except UsageError as error:
             raise BadValueError(f"{error} (--search legacy takes any number of a result)") from error
 

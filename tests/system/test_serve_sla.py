@@ -1,0 +1,322 @@
+"""`redline serve-sla` as people call it: the simulated server, and a benchmark that computes its result at once."""
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+import fake_sweep
+from driving import ENVIRONMENT
+from redline.api import open_experiment
+from redline.server.address import free_port
+from waiting import until
+
+DATA = Path(__file__).parents[1] / "data" / "serve_sla"
+Done = subprocess.CompletedProcess[str]
+Call = Callable[..., Done]
+
+
+def argv_for(folder: Path, *more: str, bench: str = "", serve: str = "", sla: object = None) -> list[str]:
+    (folder / "sla.json").write_text(json.dumps(sla or [{"p90_e2el_ms": "<=300"}]))
+    port = folder / "port"
+    if not port.exists():
+        port.write_text(str(free_port()))
+    started, called = folder / "started", folder / "called"
+    server = f"vllm serve --port {port.read_text()} --started {started} {serve}"
+    client = f"vllm bench serve --num-prompts 200 --called {called} {bench}"
+    words = ["--serve-cmd", server, "--bench-cmd", client, "--sla-params", str(folder / "sla.json")]
+    return [sys.executable, "-m", "redline", "serve-sla", *words, "-o", str(folder / "results"), *more]
+
+
+def environment(folder: Path) -> dict[str, str]:
+    return {**ENVIRONMENT, "PATH": f"{fake_sweep.install(folder / 'bin')}{os.pathsep}{ENVIRONMENT['PATH']}"}
+
+
+@pytest.fixture
+def call(tmp_path: Path) -> Call:
+    def call(*more: str, **commands: object) -> Done:
+        argv = argv_for(tmp_path, *more, **commands)  # type: ignore[arg-type]
+        return subprocess.run(
+            argv, cwd=tmp_path, env=environment(tmp_path), capture_output=True, text=True, timeout=100, check=False
+        )
+
+    return call
+
+
+def params(folder: Path, name: str, data: object) -> str:
+    (folder / name).write_text(json.dumps(data))
+    return str(folder / name)
+
+
+def starts(folder: Path) -> list[str]:
+    return (folder / "started").read_text().splitlines() if (folder / "started").exists() else []
+
+
+def benchmarks(folder: Path) -> list[str]:
+    return (folder / "called").read_text().splitlines() if (folder / "called").exists() else []
+
+
+def test_a_sweep_answers_writes_the_tree_and_is_not_repeated(call: Call, tmp_path: Path) -> None:
+    bench = params(tmp_path, "bench.json", [{"slots": 4}, {"_benchmark_name": "eight", "slots": 8}])
+    done = call("-e", "x", "--bench-params", bench)
+
+    assert 0 == done.returncode, done.stderr
+    lines = done.stdout.splitlines()
+    assert ["[SLA START]", "BENCH--slots=4", "SLA criteria: p90_e2el_ms<=300.00"] == lines[:3]
+    assert lines[3].startswith("Testing request_rate: ")
+    assert lines[4].startswith("SLA criteria are met. (margin=-")
+    assert any(line.startswith("SLA criteria are not met. (margin=") for line in lines)
+    assert "[SLA END]" == lines[-1]
+    carried = [float(line.split()[-2]) for line in lines if line.startswith("Maximum request_rate for SLA: ")]
+    assert 20 < carried[0] < 40 < carried[1] < 80  # 10 requests/s for each slot are more than either can
+    assert ["1"] == [line.split()[0] for line in starts(tmp_path)]  # one server, in vLLM's development mode
+    tree = tmp_path / "results" / "x"
+    for slots in (4, 8):
+        (file,) = (tree / f"BENCH--slots={slots}").glob("SLA--*")
+        assert "SLA--p90_e2el_ms<=300.00.json" == file.name
+        runs = json.loads(file.read_text())
+        assert {slots} == {run["slots"] for run in runs}
+        assert all("ttfts" not in run for run in runs)
+        assert 3 == max(sum(r["request_rate"] == run["request_rate"] for r in runs) for run in runs)
+    assert "eight" == json.loads(file.read_text())[0]["_benchmark_name"]
+    assert all("--num-prompts 200" in words for words in benchmarks(tmp_path))
+    assert all("--metric-percentiles 90,99" in words and "--save-detailed" in words for words in benchmarks(tmp_path))
+
+    opened = open_experiment(tree / "redline")  # as `redline show` and `report` read it
+    assert carried == [float(f"{a.capacity:.10g}") for a in opened.answers()]
+    assert {"records"} == {answer.quality for answer in opened.answers()}
+
+    before = {path: path.read_bytes() for path in tree.rglob("*.json") if "redline" not in path.parts}
+    count = len(benchmarks(tmp_path))
+    again = call("-e", "x", "--bench-params", bench)
+    assert 0 == again.returncode, again.stderr
+    assert carried == [float(x.split()[-2]) for x in again.stdout.splitlines() if x.startswith("Maximum")]
+    assert 1 == len(starts(tmp_path))
+    assert count == len(benchmarks(tmp_path))
+    assert before == {path: path.read_bytes() for path in before}
+
+    other = call("-e", "x", "--bench-params", bench, serve="--max-num-seqs 8")
+    assert 2 == other.returncode
+    assert "holds another experiment" in other.stderr
+
+
+def test_concurrency_is_searched_up_to_what_the_prompts_keep_in_flight(call: Call) -> None:
+    done = call(
+        "-e", "x", "--sla-variable", "max_concurrency", bench="--num-prompts 40", sla=[{"p90_e2el_ms": "<=3e3"}]
+    )
+
+    assert 0 == done.returncode, done.stderr
+    assert "Maximum max_concurrency for SLA: 20 req/s." in done.stdout
+    assert "40 prompts keep at most 20 requests in flight; raise --num-prompts" in done.stdout
+
+
+def test_nothing_is_answered_where_nothing_passes(call: Call) -> None:
+    done = call("-e", "x", sla=[{"p90_e2el_ms": "<=40"}])
+
+    assert 3 == done.returncode, done.stderr
+    assert "No request_rate for SLA: none." in done.stdout
+    assert "Maximum" not in done.stdout
+
+
+def test_failures_count_although_the_sla_does_not_name_them(call: Call) -> None:
+    done = call("-e", "x", bench="--fail-share 0.2")
+
+    assert 0 != done.returncode
+    assert "% of the requests failed)" in done.stdout
+    assert "Maximum" not in done.stdout
+
+
+@pytest.mark.parametrize(
+    ("broken", "why"),
+    [
+        ("exit", "exited with code 1"),
+        ("nothing", "wrote no result"),
+        ("half", "no complete JSON"),
+        ("nan", "holds no number|says nothing about"),
+    ],
+)
+def test_a_broken_benchmark_is_told_and_the_sweep_goes_on(call: Call, tmp_path: Path, broken: str, why: str) -> None:
+    bench = params(tmp_path, "bench.json", [{"broken": broken}, {"slots": 4}])
+
+    done = call("-e", "x", "--bench-params", bench)
+
+    assert 1 == done.returncode, done.stderr
+    assert any(part in done.stdout for part in why.split("|"))
+    assert "BENCH--slots=4" in done.stdout
+    assert "Maximum request_rate for SLA: " in done.stdout
+
+
+def test_a_benchmark_that_hangs_is_ended(call: Call) -> None:
+    done = call("-e", "x", "--sla-variable", "max_concurrency", "--bench-timeout", "1", bench="--broken hang")
+
+    assert 1 == done.returncode
+    assert "did not end within 1 s (--bench-timeout)" in done.stdout
+
+
+def test_a_server_that_does_not_start_is_told_and_the_others_are_measured(call: Call, tmp_path: Path) -> None:
+    serve = params(tmp_path, "serve.json", [{"max_num_seqs": "many"}, {"max_num_seqs": 16}])
+
+    done = call("-e", "x", "--serve-params", serve)
+
+    assert 1 == done.returncode
+    assert "No request_rate for SLA: not_started." in done.stdout
+    assert "Maximum request_rate for SLA: " in done.stdout
+
+
+def test_a_dry_run_says_what_would_run_and_starts_nothing(call: Call, tmp_path: Path) -> None:
+    serve = params(tmp_path, "serve.json", {"a": {"max_num_seqs": 8}, "b": {"max_num_seqs": 16}})
+    bench = params(tmp_path, "bench.json", [{"slots": 8}, {"slots": 16}])
+    records = ("--serve-params", serve, "--bench-params", bench, "--link-vars", "max_num_seqs=slots")
+
+    done = call("-e", "x", "--dry-run", *records)
+
+    assert 0 == done.returncode, done.stderr
+    assert 2 == done.stdout.count("Server command: VLLM_SERVER_DEV_MODE=1 vllm serve --port")
+    assert "Pair: SERVE--max_num_seqs=8-BENCH--slots=8" in done.stdout
+    assert "SERVE--max_num_seqs=8-BENCH--slots=16 is left out by --link-vars" in done.stdout
+    assert "--request-rate {rate}" in done.stdout.replace("'", "")
+    assert not (tmp_path / "results").exists()
+    assert [] == starts(tmp_path)
+
+
+def test_the_users_command_runs_after_each_benchmark(call: Call, tmp_path: Path) -> None:
+    script = tmp_path / "after.sh"
+    script.write_text(f"#!/bin/sh\necho cleaned | tee -a {tmp_path / 'after'}\n")
+    script.chmod(0o755)
+
+    done = call("-e", "x", "--after-bench-cmd", str(script), "--max-trials", "1", "--show-stdout")
+
+    assert len(benchmarks(tmp_path)) == len((tmp_path / "after").read_text().splitlines()) > 2
+    assert "cleaned" in done.stdout.splitlines()
+
+
+@pytest.mark.parametrize(
+    ("more", "why"),
+    [
+        (("--resume",), "--resume: which experiment?"),
+        (("--resume", "gone"), "--resume: there is no experiment"),
+        (("--num-runs", "0"), "--num-runs"),
+        (("--serve-params", "gone.json"), "--serve-params gone.json: No such file"),
+    ],
+)
+def test_flags_that_cannot_be_used_are_refused_before_anything_starts(
+    call: Call, tmp_path: Path, more: tuple[str, ...], why: str
+) -> None:
+    done = call(*more)
+
+    assert 2 == done.returncode
+    assert why in done.stderr
+    assert [] == starts(tmp_path)
+
+
+def test_no_records_run_nothing(call: Call, tmp_path: Path) -> None:
+    done = call("--serve-params", params(tmp_path, "serve.json", []))
+
+    assert 0 == done.returncode
+    assert "nothing runs" in done.stderr
+    assert [] == starts(tmp_path)
+
+
+# ---- resuming --------------------------------------------------------------------------------------------------------
+
+
+def earlier(tmp_path: Path, name: str) -> Path:
+    """A tree that vLLM's own sweep wrote."""
+    return Path(shutil.copytree(DATA / name, tmp_path / "results" / "old"))
+
+
+def test_a_tree_of_vllms_is_evidence_once_it_is_resumed(call: Call, tmp_path: Path) -> None:
+    folder = earlier(tmp_path, "complete")
+    torn = folder / "max_concurrency=5" / "summary.json"
+    torn.write_text(torn.read_text()[:300])
+    foreign = folder / "max_concurrency=10" / "summary.json"
+    foreign.write_text(foreign.read_text().replace('"num_prompts": 40', '"num_prompts": 80'))
+    asked = ("--sla-variable", "max_concurrency")
+    sla = [{"p99_e2el_ms": "<=400", "p99_ttft_ms": "<=150"}]
+
+    refused = call("-e", "old", *asked, bench="--num-prompts 40", sla=sla)
+    done = call("--resume", "old", *asked, bench="--num-prompts 40", sla=sla)
+
+    assert 2 == refused.returncode
+    assert "add --resume" in refused.stderr
+    assert done.returncode in (0, 4), done.stderr
+    assert "max_concurrency=5 is ignored: summary.json is torn" in done.stderr
+    assert "max_concurrency=10 is not used: num_prompts is 80, not 40" in done.stderr
+    assert "max_concurrency=8192 is not used: 40 requests cannot keep 8192 in flight" in done.stderr
+    assert "took over 5 points of an earlier sweep, as totals" in done.stderr
+    opened = open_experiment(folder / "redline")
+    (trials,) = opened.trials.values()
+    taken = [trial for trial in trials if "from" in trial.facts]
+    assert [1, 12, 13, 14, 18] == [trial.probe.load for trial in taken]
+    assert all(trial.outcome.records is None for trial in taken)  # type: ignore[union-attr]
+    (answer,) = opened.answers()
+    assert any("only totals are known" in warning for warning in answer.warnings)
+    table = (folder / "summary.csv").read_text().splitlines()
+    assert len(table) - 1 == sum(
+        len(json.loads(path.read_text())) for path in folder.rglob("summary.json") if path != torn
+    )
+
+    count = len(benchmarks(tmp_path))
+    again = call("-e", "old", "--resume", *asked, bench="--num-prompts 40", sla=sla)
+    assert count == len(benchmarks(tmp_path))
+    assert again.stdout.splitlines()[-1] == "[SLA END]"
+
+
+@pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="sees processes of the group in /proc")
+def test_a_sweep_that_is_ended_leaves_nothing_running_and_goes_on(tmp_path: Path) -> None:
+    argv = argv_for(tmp_path, "-e", "x")
+    sweep = subprocess.Popen(
+        argv, cwd=tmp_path, env=environment(tmp_path), stdout=subprocess.DEVNULL, stderr=subprocess.PIPE
+    )
+    until(lambda: len(benchmarks(tmp_path)) >= 3, 60)
+    sweep.send_signal(signal.SIGTERM)
+    _, err = sweep.communicate(timeout=30)
+
+    assert 130 == sweep.returncode
+    assert b"redline serve-sla" in err
+    port = int((tmp_path / "port").read_text())
+    done = subprocess.run(
+        argv, cwd=tmp_path, env=environment(tmp_path), capture_output=True, text=True, timeout=90, check=False
+    )
+    assert 0 == done.returncode, f"{port}: {done.stderr}"
+    assert "Maximum request_rate for SLA: " in done.stdout
+
+
+# ---- the original search ---------------------------------------------------------------------------------------------
+
+
+def test_the_legacy_search_tries_what_vllms_did_and_reads_its_tree_back(call: Call, tmp_path: Path) -> None:
+    asked = ("--search", "legacy", "--sla-variable", "max_concurrency", "--num-runs", "1", "-e", "x")
+    sla = [{"p90_e2el_ms": "<=300"}]
+
+    done = call(*asked, sla=sla)
+
+    assert 0 == done.returncode, done.stderr
+    tested = [int(line.split()[2]) for line in done.stdout.splitlines() if line.startswith("Testing")]
+    assert [8192, 1] == tested[:2]
+    (answer,) = [line for line in done.stdout.splitlines() if line.startswith("Maximum")]
+    assert 5 < int(answer.split()[-2]) < 20
+    refused = call(*asked, sla=sla)
+    again = call(*asked, "--resume", sla=sla)
+    assert 2 == refused.returncode
+    assert answer in again.stdout
+    assert len(tested) == len(benchmarks(tmp_path))
+    assert 1 == len(starts(tmp_path))
+
+
+def test_the_legacy_search_answers_1_where_nothing_passes_and_stops_where_it_would_go_round(call: Call) -> None:
+    nothing = call("--search", "legacy", "--num-runs", "1", "-e", "a", sla=[{"completed": ">=201"}])
+    plateau = call(
+        "--search", "legacy", "--num-runs", "1", "-e", "b", sla=[{"p90_e2el_ms": "<=300", "completed": ">=200"}]
+    )
+
+    assert "Maximum request_rate for SLA: 1 req/s." in nothing.stdout
+    assert "1 is what this search says" in nothing.stderr
+    assert "for ever: the search stops here" in plateau.stderr
+    assert "Maximum request_rate for SLA: " in plateau.stdout
