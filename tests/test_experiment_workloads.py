@@ -248,7 +248,7 @@ def test_an_external_command_must_take_the_load_that_is_searched(by, command, sa
 
 @pytest.mark.parametrize(
     ("reader", "says"),
-    [("sglang", "not supported yet"), ("vlm", "did you mean vllm?"), ("mine.reader:read", None), ("vllm", None)],
+    [("sglang", None), ("vlm", "did you mean vllm?"), ("mine.reader:read", None), ("vllm", None)],
 )
 def test_readers_are_known_or_imported(reader, says):
     problems = []

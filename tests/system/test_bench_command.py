@@ -196,9 +196,9 @@ def test_a_command_that_does_not_exist_is_an_error_that_names_it(tmp_path: Path)
 
 
 def test_an_unknown_reader_is_refused_before_anything_runs(tmp_path: Path) -> None:
-    workload = CommandWorkload(name="external", command=("true",), reader="sglang")
+    workload = CommandWorkload(name="external", command=("true",), reader="sglan")
 
-    with pytest.raises(UsageError, match="sglang"):
+    with pytest.raises(UsageError, match="sglan"):
         CommandSession(ENDPOINT, workload, tmp_path)
 
 

@@ -1,7 +1,7 @@
 """External benchmark commands: run one, and read the result file that it leaves."""
 
 from redline.bench.command import CommandSession
-from redline.bench.readers import read, reader_of
+from redline.bench.readers import read, read_runs, reader_of
 from redline.bench.reading import Reading, ResultError, knows
 
-__all__ = ["CommandSession", "Reading", "ResultError", "knows", "read", "reader_of"]
+__all__ = ["CommandSession", "Reading", "ResultError", "knows", "read", "read_runs", "reader_of"]

@@ -29,7 +29,7 @@ def json_object(path: Path) -> Mapping[str, object]:
     return data
 
 
-def number(data: Mapping[str, object], key: str, path: Path) -> float | None:
+def number(data: Mapping[str, object], key: str, path: Path | str) -> float | None:
     """A number that is not negative; None where it is absent, null or NaN."""
     value = data.get(key)
     if value is None:
@@ -41,21 +41,21 @@ def number(data: Mapping[str, object], key: str, path: Path) -> float | None:
     return None if math.isnan(value) else float(value)
 
 
-def required(data: Mapping[str, object], key: str, path: Path) -> float:
+def required(data: Mapping[str, object], key: str, path: Path | str) -> float:
     value = number(data, key, path)
     if value is None:
         raise ResultError(f"{path}: has no {key}: is it a result of `vllm bench serve --save-result`?")
     return value
 
 
-def count(data: Mapping[str, object], key: str, path: Path) -> int:
+def count(data: Mapping[str, object], key: str, path: Path | str) -> int:
     value = required(data, key, path)
     if value != int(value):
         raise ResultError(f"{path}: {key} is {value:g}, not a count")
     return int(value)
 
 
-def floats(data: Mapping[str, object], key: str, n: int, path: Path) -> Floats | None:
+def floats(data: Mapping[str, object], key: str, n: int, path: Path | str) -> Floats | None:
     """A list of n numbers, none negative or NaN; None where the key is absent or its list empty."""
     values = data.get(key)
     if not values:
@@ -73,7 +73,7 @@ def floats(data: Mapping[str, object], key: str, n: int, path: Path) -> Floats |
     return array
 
 
-def lists(data: Mapping[str, object], key: str, n: int, path: Path) -> Sequence[Sequence[float]] | None:
+def lists(data: Mapping[str, object], key: str, n: int, path: Path | str) -> Sequence[Sequence[float]] | None:
     rows = data.get(key)
     if not rows:
         return None

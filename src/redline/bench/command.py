@@ -34,6 +34,11 @@ _GRACE_S = 1.0
 _COUNTS = {"completed", "failed", "error_rate"}
 _LEAST_S = 15.0  # of sending; shorter ones answered 4 to 10 % too high on simulated servers
 _SLIP_S = 0.1  # once in a run
+_TELLS_MORE = {
+    "vllm": ": --save-detailed, or --percentile-metrics and --metric-percentiles",
+    "sglang": ": --output-details",
+    "inference-perf": ": --report.request_lifecycle.per_request true",
+}
 _SEEDS = 2**32  # numpy's own limit, which clients hand their seed to
 
 
@@ -95,10 +100,8 @@ class CommandSession:
         if reading.completed and reading.records is None and reading.aggregates.keys() <= _COUNTS:
             return failed(f"{result} holds no number on any request")
         if missing := unknown_metrics(probe, reading):
-            return failed(
-                f"{result} says nothing about {', '.join(missing)}; have the command report it "
-                "(vllm: --save-detailed, or --percentile-metrics and --metric-percentiles)"
-            )
+            cure = _TELLS_MORE.get(self._workload.reader, "")
+            return failed(f"{result} says nothing about {', '.join(missing)}; have the command report it{cure}")
         if refusal := not_offered(probe, reading):
             return Invalid(reason=refusal[0], cure=refusal[1], duration_s=took_s)
         self._warm_ups_s[probe.load] = warm_up_s(reading)

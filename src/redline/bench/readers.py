@@ -18,17 +18,20 @@ from __future__ import annotations
 
 import importlib
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TypeAlias
 
+from redline.bench.aiperf import read_aiperf
+from redline.bench.guidellm import read_guidellm
+from redline.bench.inferenceperf import read_inference_perf
 from redline.bench.reading import Reading, ResultError
+from redline.bench.sglang import read_sglang
 from redline.bench.vllm import read_vllm
 from redline.model import UsageError
 
-_PLANNED = ("sglang", "guidellm", "aiperf", "inference-perf")
-
 Reader: TypeAlias = Callable[[Path], Reading]
+RunsReader: TypeAlias = Callable[[Path], Sequence[Reading]]
 
 
 def read(reader: str, path: Path) -> Reading:
@@ -36,15 +39,29 @@ def read(reader: str, path: Path) -> Reading:
     return reader_of(reader)(path)
 
 
+def read_runs(reader: str, path: Path) -> Sequence[Reading]:
+    """The same for a file that may hold several runs."""
+    return _READERS[reader](path) if reader in _READERS else (reader_of(reader)(path),)
+
+
 def reader_of(name: str) -> Reader:
     """The function for a reader's name or import string; UsageError says which there are."""
     if name in _READERS:
-        return _READERS[name]
+        return _one_run(_READERS[name])
     if ":" in name:
         return _imported(name)
     known = ", ".join(f'"{known}"' for known in _READERS)
-    not_yet = " is not built yet" if name in _PLANNED else " is unknown"
-    raise UsageError(f'reader "{name}"{not_yet}: use {known}, or your own as "package.module:function"')
+    raise UsageError(f'reader "{name}" is unknown: use {known}, or your own as "package.module:function"')
+
+
+def _one_run(reader: RunsReader) -> Reader:
+    def read_file(path: Path) -> Reading:
+        runs = reader(path)
+        if len(runs) != 1:
+            raise ResultError(f"{path}: holds {len(runs)} runs; have the command make one, at one load")
+        return runs[0]
+
+    return read_file
 
 
 def _imported(name: str) -> Reader:
@@ -71,4 +88,10 @@ def _imported(name: str) -> Reader:
     return read_file
 
 
-_READERS: Mapping[str, Reader] = {"vllm": read_vllm}
+_READERS: Mapping[str, RunsReader] = {
+    "vllm": lambda path: (read_vllm(path),),
+    "sglang": read_sglang,
+    "guidellm": read_guidellm,
+    "aiperf": read_aiperf,
+    "inference-perf": read_inference_perf,
+}

@@ -22,6 +22,7 @@ class Reading:
 
     completed: int
     failed: int
+    unfinished: int = 0  # sent, but cut off by the client's own end
     duration_s: float
     records: Records | None = None
     aggregates: Mapping[str, float] = field(default_factory=dict)  # metric -> value, completed, failed; see readers.py
@@ -31,10 +32,11 @@ class Reading:
     sending_s: float | None = None  # at least this long passed between the first and the last send
     in_flight_max: int | None = None  # never more than this many in flight
     errors: Mapping[str, int] = field(default_factory=dict)  # text of a failure -> how often
+    model: str = ""
 
     @property
     def requests(self) -> int:
-        return self.completed + self.failed
+        return self.completed + self.failed + self.unfinished
 
 
 def knows(reading: Reading, name: str) -> bool:

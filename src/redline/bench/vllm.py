@@ -29,7 +29,11 @@ def read_vllm(path: Path) -> Reading:
     text, and its percentiles are over successful requests. In open loop under --max-concurrency a request can wait in
     the client before it is sent; `queue_times` (0.32 and later) tell how long, and that wait counts here.
     """
-    data = json_object(path)
+    return result_of(json_object(path), path)
+
+
+def result_of(data: Mapping[str, object], path: Path | str) -> Reading:
+    """The run that these keys of vLLM's describe; `path` is for complaints."""
     completed = count(data, "completed", path)
     failed = count(data, "failed", path) if "failed" in data else count(data, "num_prompts", path) - completed
     duration_s = required(data, "duration", path)
@@ -58,6 +62,7 @@ def read_vllm(path: Path) -> Reading:
         sending_s=_sending_s(columns, duration_s),
         in_flight_max=_in_flight_max(columns, data, failed, path),
         errors=Counter(error for error in columns.errors if error),
+        model=str(data.get("model_id") or ""),
     )
 
 
@@ -76,7 +81,7 @@ class _Columns:
     errors: Sequence[str]
 
 
-def _columns(data: Mapping[str, object], n: int, path: Path) -> _Columns:
+def _columns(data: Mapping[str, object], n: int, path: Path | str) -> _Columns:
     ttft_s = floats(data, "ttfts", n, path)
     itls_s = lists(data, "itls", n, path)
     e2e_s = floats(data, "latencies", n, path)
@@ -149,7 +154,7 @@ def _sends_of_users(e2e_s: Floats, users: int) -> Floats:
     return sent_s
 
 
-def _with_mean_tokens(records: Records, data: Mapping[str, object], completed: int, path: Path) -> Records:
+def _with_mean_tokens(records: Records, data: Mapping[str, object], completed: int, path: Path | str) -> Records:
     """Give each finished request the run's mean token counts, so that totals are right where no lengths are known."""
     ok = records.ok
 
@@ -163,7 +168,7 @@ def _with_mean_tokens(records: Records, data: Mapping[str, object], completed: i
     return replace(records, tokens_in=each("total_input_tokens"), tokens_out=tokens_out, tokens_asked=tokens_out)
 
 
-def _aggregates(data: Mapping[str, object], completed: int, failed: int, path: Path) -> dict[str, float]:
+def _aggregates(data: Mapping[str, object], completed: int, failed: int, path: Path | str) -> dict[str, float]:
     """The file's numbers under our metric names; latencies only where a request finished, since vLLM writes 0 there."""
     keys = [key for key in data if _LATENCY.fullmatch(key)] if completed else []
     values = {key: number(data, key, path) for key in [*keys, *_THROUGHPUTS] if key in data}
@@ -183,7 +188,7 @@ def _sending_s(columns: _Columns, duration_s: float) -> float | None:
     return max(duration_s - float(columns.e2e_s.max()), 0.0)  # whichever ended last was sent by then
 
 
-def _in_flight_max(columns: _Columns, data: Mapping[str, object], failed: int, path: Path) -> int | None:
+def _in_flight_max(columns: _Columns, data: Mapping[str, object], failed: int, path: Path | str) -> int | None:
     """An upper bound; failed requests count as in flight all the time, since the file does not say when they ended.
 
     vLLM's own max_concurrent_requests counts the requests that touch a whole second, so it is an upper bound too.

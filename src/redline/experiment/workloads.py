@@ -36,8 +36,7 @@ PRESETS: Mapping[str, Workload] = {
     )
 }
 
-READERS = ("vllm",)
-_LATER_READERS = ("sglang", "guidellm", "aiperf", "inference-perf")
+READERS = ("vllm", "sglang", "guidellm", "aiperf", "inference-perf")
 PLACEHOLDERS = ("url", "model", "rate", "concurrency", "requests", "seed", "result")  # of an external command
 
 
@@ -228,8 +227,8 @@ def check_command(workload: CommandWorkload, by: Variable, path: Path, problems:
         problem("command", "the command must leave its result file where it is told: put {result} in it")
     reader = workload.reader
     if ":" not in reader and reader not in READERS:
-        later = " is not supported yet" if reader in _LATER_READERS else f" is unknown; {nearest(reader, READERS)}"
-        problem("reader", f'reader "{reader}"{later}; your own is "package.module:function"')
+        why = f"is unknown; {nearest(reader, READERS)}"
+        problem("reader", f'reader "{reader}" {why}; your own is "package.module:function"')
 
 
 def parse_workload(spec: str, load: Load = nowhere) -> Workload:
