@@ -125,6 +125,8 @@ class Opened:
             if command[:1] == ["find"]:
                 more = [part for sla in new for part in ("--sla", _text(sla))]
                 return f"to measure only that: {shlex.join(['redline', *command, *more, *self._out(command)])}"
+            if command[:1] == ["import"]:
+                return "these results are of files: measure it with their client, and import all files together"
             if command[:1] == ["run"]:
                 add = "put the SLA into the experiment's file, and then " if new else ""
                 return f"to measure only that: {add}{shlex.join(['redline', *command, *self._out(command)])}"

@@ -12,9 +12,11 @@ from typing import NoReturn
 import click
 
 from redline.cli.commands import State, cli
+from redline.cli.importing import import_command
 from redline.cli.serve_sla import serve_sla
 
 cli.add_command(serve_sla)
+cli.add_command(import_command)
 
 _INTERRUPTED = 130
 _INDENT = "  "
