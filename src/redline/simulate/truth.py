@@ -19,9 +19,7 @@ from redline.stats import relaxation_s
 _RUNS = 6  # independent runs at each load
 _FIRST = 4_000  # requests per run, to know it to 1%
 _MOST = 500_000  # requests at one load
-_MEMORIES = (
-    100  # times the memory of the queue, that a run must last: rarer than that, and their spread says too little
-)
+_MEMORIES = 100  # times the memory of the queue, that a run must last: else it says too little of rare congestion
 _AROUND = (-0.036, -0.012, 0.012, 0.036)  # loads near the estimate, in ln(load)
 
 
