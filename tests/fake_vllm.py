@@ -42,6 +42,21 @@ def bench(argv: list[str]) -> None:
         options.add_argument(f"--{name}", type=int)
     options.add_argument("--request-rate", type=float)
     given, _ = options.parse_known_args(argv)
+    results, duration_s = driven(given)
+    lists = {name: [result[name] for result in results] for name in results[0]}
+    totals = {
+        "num_prompts": given.num_prompts,
+        "request_rate": given.request_rate,
+        "max_concurrency": None,
+        "duration": duration_s,
+        "completed": given.num_prompts,
+        "failed": 0,
+    }
+    Path(given.result_filename).write_text(json.dumps(totals | lists))
+
+
+def driven(given: argparse.Namespace) -> tuple[list[dict[str, object]], float]:
+    """Send the requests; what each came to, and how long all of it lasted."""
     drawn = random.Random(given.seed)
     results: list[dict[str, object]] = [{} for _ in range(given.num_prompts)]
     threads, due, began = [], time.perf_counter(), time.perf_counter()
@@ -52,16 +67,7 @@ def bench(argv: list[str]) -> None:
         due += drawn.expovariate(given.request_rate)
     for thread in threads:
         thread.join()
-    lists = {name: [result[name] for result in results] for name in results[0]}
-    totals = {
-        "num_prompts": given.num_prompts,
-        "request_rate": given.request_rate,
-        "max_concurrency": None,
-        "duration": time.perf_counter() - began,
-        "completed": given.num_prompts,
-        "failed": 0,
-    }
-    Path(given.result_filename).write_text(json.dumps(totals | lists))
+    return results, time.perf_counter() - began
 
 
 def one(given: argparse.Namespace, index: int, result: dict[str, object]) -> None:

@@ -32,6 +32,7 @@ RUNS = [
     ("inference-perf", INFERENCE_PERF / "concurrency4", 16, 0, "concurrency", 4.0),
     ("inference-perf", INFERENCE_PERF / "failures", 12, 4, "rate", 8.0),
 ]
+TIMINGS = ("benchmarks", 0, "requests", "successful", 3, "info", "timings")
 IDLING = INFERENCE_PERF / "concurrency4"  # its users waited before they sent again
 TOTALS = [
     ("sglang", SGLANG / "plain.jsonl", 20),
@@ -196,6 +197,14 @@ def test_requests_that_guidellm_cut_off_are_unfinished(tmp_path: Path) -> None:
     assert (23, 0, 1) == (reading.completed, reading.failed, reading.unfinished)
     assert Status.RUNNING == records_of(reading).status[-1]
     assert math.isnan(records_of(reading).end_s[-1])
+
+
+@pytest.mark.parametrize("due", [1.6, -0.99, 0.0])
+def test_a_guidellm_run_that_left_its_schedule_is_refused(due: float, tmp_path: Path) -> None:
+    path = edited(GUIDELLM / "rate8.json", tmp_path, {(*TIMINGS, "targeted_start"): due})
+
+    with pytest.raises(ResultError, match="planned 1 of 24 requests for a time before its start"):
+        read("guidellm", path)
 
 
 def test_a_report_of_several_benchmarks_holds_several_runs_but_is_no_trial(tmp_path: Path) -> None:
@@ -391,7 +400,6 @@ def test_an_empty_folder_is_no_result(client: str, tmp_path: Path) -> None:
 
 
 NAN = math.nan
-TIMINGS = ("benchmarks", 0, "requests", "successful", 3, "info", "timings")
 
 
 @pytest.mark.parametrize(
@@ -494,3 +502,18 @@ def test_an_inference_perf_request_with_nonsense_names_it(tmp_path: Path) -> Non
 
     with pytest.raises(ResultError, match=r"requests\[2\]: has no start_time"):
         read("inference-perf", path)
+
+
+def test_the_reader_of_the_example_reads_every_request(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(Path(__file__).parents[1] / "examples")
+    path = tmp_path / "result.json"
+    path.write_text('{"rate": 4, "requests": [[10.0, 10.1, 10.2, 10.5, 16], [10.25, 10.3, 10.4, 10.7, 16]]}')
+
+    reading = read("own_reader:read", path)
+
+    assert (4, 2) == (reading.asked_rate, reading.completed)
+    assert [200, 150] == pytest.approx(records_of(reading).ttft_ms().tolist())
+    assert not knows(reading, "p99_itl_ms")
+    path.write_text('{"rate": 4, "requests": [[10.0, 10.1]]}')
+    with pytest.raises(ResultError, match='reader "own_reader:read" failed: ValueError'):
+        read("own_reader:read", path)

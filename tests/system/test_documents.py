@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+import fake_clients
 import fake_vllm
 from driving import ENVIRONMENT, SimServer
 from redline.codec import load_experiment
@@ -22,13 +23,17 @@ FENCES = re.compile(r"^```[a-z]*\n(.*?)^```", re.DOTALL | re.MULTILINE)
 
 
 def run(command: str, cwd: Path, *more: str) -> subprocess.CompletedProcess[str]:
-    """A command as a user types it, where `vllm` is a stand-in."""
+    """A command as a user types it, where `vllm`, `guidellm` and `aiperf` are stand-ins."""
     (cwd / "models" / "tiny-llama").mkdir(parents=True, exist_ok=True)
+    if not (cwd / "examples").exists():
+        (cwd / "examples").symlink_to(ROOT / "examples")
     path = f"{fake_vllm.install(cwd / 'bin')}{os.pathsep}{ENVIRONMENT['PATH']}"
+    fake_clients.install(cwd / "bin")
+    modules = os.pathsep.join(filter(None, ["examples", ENVIRONMENT.get("PYTHONPATH", "")]))
     return subprocess.run(
         [sys.executable, "-m", "redline", *shlex.split(command), *more],
         cwd=cwd,
-        env={**ENVIRONMENT, "PATH": path},
+        env={**ENVIRONMENT, "PATH": path, "PYTHONPATH": modules},
         stdin=subprocess.DEVNULL,
         capture_output=True,
         text=True,

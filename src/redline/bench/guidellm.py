@@ -42,6 +42,8 @@ def _benchmark(benchmark: Part) -> Reading:
         raise ResultError(f"{benchmark.where}: guidellm made no request")
     if len(kept) != made.count("total"):
         return _totals(benchmark, made, asked)
+    if asked.rate is not None:
+        _refuse_early_schedule(benchmark, kept)
     return reading_of(list(_requests(kept, asked.rate is not None)), asked, benchmark.where, has_gaps=False)
 
 
@@ -52,6 +54,18 @@ def _asked(strategy: Part, model: str) -> Asked:
     if kind == "concurrent":
         return Asked(concurrency=strategy.count("streams"), model=model)
     return Asked(concurrency=1 if kind == "synchronous" else None, model=model)
+
+
+def _refuse_early_schedule(benchmark: Part, kept: list[tuple[str, Part]]) -> None:
+    """guidellm's poisson workers may begin before its clock is set: such requests were due in 1970."""
+    start_s = benchmark.part("scheduler_metrics").required("start_time")
+    due_s = [request.part("info").part("timings").data.get("targeted_start") for _, request in kept]
+    early = sum(isinstance(due, int | float) and due < start_s - 1 for due in due_s)
+    if early:
+        raise ResultError(
+            f"{benchmark.where}: guidellm planned {early} of {len(kept)} requests for a time before its start, and "
+            "sent them off schedule; run it again, or use its kind=constant"
+        )
 
 
 def _requests(kept: list[tuple[str, Part]], open_loop: bool) -> Iterator[Request]:

@@ -47,7 +47,7 @@ def failure(code: object) -> Status:
 
 
 def reading_of(requests: Sequence[Request], asked: Asked, where: str, *, has_gaps: bool) -> Reading:
-    """The run that consists of these requests."""
+    """The run that consists of these requests; `has_gaps`: each has its `gaps_s`, without which ITL is not known."""
     if not requests:
         raise ResultError(f"{where}: holds no requests; did the client run to its end?")
     records = records_of(requests, has_gaps=has_gaps)
