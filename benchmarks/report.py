@@ -29,7 +29,7 @@ Times are of the benchmark, as a real server would take; ratios are geometric me
 `seed` is the search of vLLM's `serve_sla` (8192, 1, roots of an interpolant; 3 runs of 1,000 prompts).
 `bisection` doubles and bisects, with 1,000 prompts at each load.
 `isotonic` and `goodput` are the searches of AIPerf and of GuideLLM, re-made from their documentation, with as many.
-Errors are of the load to rely on, which Redline chooses low: its model gives it 85%.
+Errors are of the load to rely on, which Redline chooses low: its model gives it 80%.
 
 {table}
 

@@ -164,8 +164,7 @@ def _word(reading: Reading, found: Tally, phi: float) -> Word:
         noise = 0.6 * (1 + reading.length_cv2 / 2) / max(reading.sent, 1)
     fed = reading.arrival_cv2 + reading.length_cv2 if hears_over(found.criterion) and not closed else 0.0
     allowed = allowed_share(found.criterion)
-    load = reading.load * reading.came  # what was judged is what came, which is seldom just what was asked for
-    word = Word(load=load, kind="share", phi=phi, load_variance=noise, queue=fed, sent=max(reading.sent, 1))
+    word = Word(load=reading.load, kind="share", phi=phi, load_variance=noise, queue=fed, sent=max(reading.sent, 1))
     if allowed is not None and not found.from_totals:
         return replace(word, n=found.n, k=found.k)
     if found.from_totals:

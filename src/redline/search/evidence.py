@@ -12,7 +12,7 @@ import numpy as np
 
 from redline import stats
 from redline.model import Criterion, Measured, Sla, Trial
-from redline.records import Floats, Records
+from redline.records import Records
 from redline.sla import allowed_share, metric_of, parse_criterion
 from redline.verdict import usable
 from redline.verdict.tally import Tally, Window, first_look, steady_window, tally, window_of
@@ -37,7 +37,6 @@ class Reading:
     tallies: Mapping[str, Tally]  # criterion text -> what it says on it
     failed: str | None = None
     sent: int = 0  # in the window that was judged
-    came: float = 1.0  # the rate at which these came, over the load that was asked for
     length_cv2: float = 0.0  # mean of the squared coefficients of variation of prompt and output lengths
     arrival_cv2: float = 1.0  # of the gaps between arrivals: 1 is Poisson, more is burstier
     mean_e2e_s: float = 1.0
@@ -140,17 +139,10 @@ def _read(key: _Same, sla: Sla) -> Reading | None:
         cv2 = stats.squared_cv(records.tokens_in[chosen]) + stats.squared_cv(records.tokens_out[chosen])
         plain = replace(plain, tallies=tallies, runs=_runs(tallies, outcome))
         gaps_cv2 = stats.squared_cv(np.diff(records.scheduled_s[chosen]))
-        sent = int(chosen.sum())
-        came = _came(records.scheduled_s[chosen], trial.probe.load) if trial.probe.by == "rate" else 1.0
-        return replace(plain, role="full", sent=sent, came=came, length_cv2=cv2 / 2, arrival_cv2=gaps_cv2)
+        return replace(plain, role="full", sent=int(chosen.sum()), length_cv2=cv2 / 2, arrival_cv2=gaps_cv2)
     skip = first_wave(trial.probe)
     looks = {c.text: _on_requests(c, outcome, first_look(c, records, skip)) for c in sla.criteria}
     return replace(plain, role="scout", tallies=looks, runs=_runs(looks, outcome))
-
-
-def _came(due_s: Floats, load: float) -> float:
-    lasted_s = float(due_s[-1] - due_s[0]) if len(due_s) > 1 else 0.0
-    return (len(due_s) - 1) / lasted_s / load if lasted_s > 0 else 1.0
 
 
 def _on_requests(criterion: Criterion, outcome: Measured, found: Tally) -> Tally:

@@ -20,7 +20,7 @@ from redline.search.state import COARSE_SHARE, FIRST_LOAD, State, deaths, state_
 COARSE, CONFIRM_SHARE = 0.12, 0.75
 SEVERAL, LONG_SHARE = 8, 2.0
 MAX_CONFIRMS, MAX_HOLDS, MAX_TRIES = 3, 3, 3
-SURE = 0.85  # how probable it must be that a load meets the SLA, to be relied on
+SURE = 0.8  # how probable it must be that a load meets the SLA, to be relied on
 ALONE = 0.1  # requests in flight, below which they hardly ever meet: less load would not serve them better
 HOPELESS_ERRORS, LOW_ENOUGH = 0.4, 0.25  # so many failures at so few requests/s: there is nothing to search
 _HOLDS = "the SLA holds at the highest load allowed"
@@ -206,7 +206,7 @@ def _narrow_enough(state: State, belief: Belief) -> bool:
 
 
 def _capacity(state: State, belief: Belief) -> float:
-    """The load to rely on: the model gives it 85%."""
+    """The load to rely on: the model gives it 80%."""
     relied = belief.quantile(1 - SURE)
     return state.fitting(math.floor(relied + 0.3) if state.goal.by == "concurrency" else relied)
 
