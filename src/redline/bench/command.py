@@ -25,12 +25,12 @@ from redline.model import (
     Stop,
     Watch,
 )
+from redline.records import Records
 from redline.sla import parse_criterion
 
 DEFAULT_REQUESTS = 150
 LEAST_SENT = 0.9  # of the load that was asked for: with less, the trial says nothing about that load
 _START_UP_S = 60.0  # imports and tokenizers of the client: no part of the measurement that `max_s` limits
-_GRACE_S = 1.0
 _COUNTS = {"completed", "failed", "error_rate"}
 _LEAST_S = 15.0  # of sending; shorter ones answered 4 to 10 % too high on simulated servers
 _SLIP_S = 0.1  # once in a run
@@ -62,7 +62,7 @@ class CommandSession:
                 reason=f"{requests} requests cannot keep {probe.load:g} in flight",
                 cure="allow more requests (--max-requests), or search below this load (--max)",
             )
-        folder = _next_folder(self._log_dir)
+        folder = next_folder(self._log_dir)
         result, log = folder / "result.json", folder / "command.log"
         argv = fill(
             self._workload.command,
@@ -77,11 +77,7 @@ class CommandSession:
         )
         limit_s = min(self._workload.timeout_s, probe.max_s + _START_UP_S)
         began = time.monotonic()
-        group = process.start(argv, env={}, log=log)
-        try:
-            code = process.wait(group, limit_s)
-        finally:
-            process.stop(group, _GRACE_S)
+        code = process.run(argv, log, limit_s)
         took_s = time.monotonic() - began
 
         def failed(reason: str) -> Failed:
@@ -91,8 +87,7 @@ class CommandSession:
             which = "the workload's timeout_s" if limit_s == self._workload.timeout_s else "the time left for it"
             return failed(f"the benchmark command did not end within {limit_s:g} s ({which}); its output: {log}")
         if code:
-            how = f"was ended by signal {-code}" if code < 0 else f"exited with code {code}"
-            return failed(f"the benchmark command {how}; its output: {log}")
+            return failed(f"the benchmark command {process.how_ended(code)}; its output: {log}")
         try:
             reading = self._read(result)
         except ResultError as error:
@@ -192,9 +187,7 @@ def measured(probe: Probe, reading: Reading, warm_up_s: float) -> Measured:
     due = round(probe.load * (reading.sending_s or 0.0)) if probe.by == "rate" else 0
     if due - reading.requests <= _by_chance(due, reading):
         due = reading.requests
-    late_s = (0.0, 0.0)
-    if reading.records is not None:
-        late_s = tuple(np.quantile(reading.records.sent_s - reading.records.scheduled_s, [0.5, 0.99]).tolist())
+    late_p50_s, late_p99_s = lateness_s(reading.records)
     return Measured(
         stop=Stop(reason="ended", at_s=reading.duration_s, window_start_s=warm_up_s),
         duration_s=reading.duration_s,
@@ -203,14 +196,22 @@ def measured(probe: Probe, reading: Reading, warm_up_s: float) -> Measured:
         client=ClientEvidence(
             due=due,
             sent=reading.requests,
-            late_p50_s=late_s[0],
-            late_p99_s=late_s[1],
+            late_p50_s=late_p50_s,
+            late_p99_s=late_p99_s,
             errors=dict(reading.errors),
         ),
     )
 
 
-def _next_folder(parent: Path) -> Path:
+def lateness_s(records: Records | None) -> tuple[float, float]:
+    """How late requests left, median and 99th percentile; 0 where no request is known."""
+    if records is None:
+        return 0.0, 0.0
+    median, p99 = np.quantile(records.sent_s - records.scheduled_s, [0.5, 0.99]).tolist()
+    return median, p99
+
+
+def next_folder(parent: Path) -> Path:
     """A folder of this run's own: a result file of an earlier one must never be taken for it."""
     number = len(list(parent.glob("run-*"))) if parent.exists() else 0
     while True:

@@ -23,6 +23,7 @@ from redline.process.table import Process, carries, look, table
 MARK = "REDLINE_SERVER"
 _POLL_S = 0.03
 _AFTER_KILL_S = 10.0
+_GRACE_S = 1.0  # for what a program that ended left behind
 _SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
@@ -129,6 +130,20 @@ def wait(group: Group, timeout_s: float) -> int | None:
     while (code := exit_code(group)) is None and time.monotonic() < deadline:
         time.sleep(_POLL_S)
     return code
+
+
+def run(argv: Sequence[str], log: Path, limit_s: float) -> int | None:
+    """Run a program to its end; its exit code, or None where it had to be stopped after `limit_s`."""
+    group = start(argv, env={}, log=log)
+    try:
+        return wait(group, limit_s)
+    finally:
+        stop(group, _GRACE_S)
+
+
+def how_ended(code: int) -> str:
+    """An exit code in words that follow the program's name."""
+    return f"was ended by signal {-code}" if code < 0 else f"exited with code {code}"
 
 
 def stop(group: Group, grace_s: float) -> None:

@@ -10,13 +10,14 @@ from pathlib import Path
 from typing import Any
 
 from redline import process
+from redline.bench.command import next_folder
 from redline.experiment.commands import fill
 from redline.model import RedlineError, ServerConfig, UsageError
 from redline.server import Server, launch
 from redline.servesla import legacy
 from redline.servesla.asked import Asked, commands_of
 from redline.servesla.parameters import VARIABLES, Pair, Record, applied, record_text
-from redline.servesla.runs import execute, next_folder
+from redline.servesla.runs import execute
 from redline.servesla.sweep import Voice, after_bench
 from redline.servesla.targets import Target
 from redline.servesla.tree import Point, Run, Tree, foreign

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 import time
 from collections import Counter
@@ -14,8 +13,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from redline import process, stats
-from redline.bench import Reading, ResultError, read
-from redline.bench.command import measured, not_offered, unknown_metrics, warm_up_s
+from redline.bench import Reading, ResultError
+from redline.bench.checked import json_object
+from redline.bench.command import lateness_s, measured, next_folder, not_offered, unknown_metrics, warm_up_s
+from redline.bench.vllm import result_of
 from redline.experiment.commands import fill
 from redline.model import ClientEvidence, Criterion, Failed, Invalid, Measured, Outcome, Probe, Sla, Stop, Trial, Watch
 from redline.records import Records
@@ -31,7 +32,6 @@ MOST_RUNS = 20  # in one trial, where the prompts are few and the percentile is 
 _HOPELESS = 1.5  # times the bound, where only totals are known
 _SURE = 0.9
 _OUTGROWN_Z, _OUTGROWN_SHARE = 6, 0.05
-_GRACE_S = 1.0
 _FIRST_S = 60.0
 
 
@@ -98,7 +98,8 @@ class Runs:
         if why:
             return failed(why)
         try:
-            reading = read("vllm", result)
+            data = json_object(result)
+            reading = result_of(data, result)
         except ResultError as error:
             return failed(f"the benchmark returned 0, but left no usable result: {error}")
         if missing := unknown_metrics(probe, reading):
@@ -106,7 +107,6 @@ class Runs:
         if refusal := not_offered(probe, reading):
             return Invalid(reason=refusal[0], cure=refusal[1], duration_s=time.monotonic() - began)
         number = self.tree.count(bench.pair, probe.load) + len(objects)
-        data = json.loads(result.read_text())
         run = self.tree.run_object(data, bench.pair, probe.load, number, detailed=saves_details(bench.command))
         objects.append(run)
         self.between()
@@ -115,16 +115,10 @@ class Runs:
 
 def execute(argv: Sequence[str], log: Path, limit_s: float) -> str:
     """Run a benchmark to its end; why it failed, or nothing."""
-    group = process.start(argv, env={}, log=log)
-    try:
-        code = process.wait(group, limit_s)
-    finally:
-        process.stop(group, _GRACE_S)
+    code = process.run(argv, log, limit_s)
     if code is None:
         return f"the benchmark did not end within {limit_s:g} s (--bench-timeout)"
-    if code:
-        return f"the benchmark {f'was ended by signal {-code}' if code < 0 else f'exited with code {code}'}"
-    return ""
+    return f"the benchmark {process.how_ended(code)}" if code else ""
 
 
 def pooled(probe: Probe, readings: Sequence[Reading]) -> Measured:
@@ -137,9 +131,7 @@ def pooled(probe: Probe, readings: Sequence[Reading]) -> Measured:
     errors: Counter[str] = Counter()
     for run in runs:
         errors.update(run.client.errors)
-    late_s = (0.0, 0.0)
-    if records is not None:
-        late_s = tuple(np.quantile(records.sent_s - records.scheduled_s, [0.5, 0.99]).tolist())
+    late_p50_s, late_p99_s = lateness_s(records)
     outgrown = probe.by == "rate" and any(_outgrown(run) for run in runs)
     return Measured(
         stop=Stop(
@@ -154,8 +146,8 @@ def pooled(probe: Probe, readings: Sequence[Reading]) -> Measured:
         client=ClientEvidence(
             due=sum(run.client.due for run in runs),
             sent=sum(run.client.sent for run in runs),
-            late_p50_s=late_s[0],
-            late_p99_s=late_s[1],
+            late_p50_s=late_p50_s,
+            late_p99_s=late_p99_s,
             errors=dict(errors),
         ),
     )
@@ -281,19 +273,6 @@ def too_few(probe: Probe, readings: Sequence[Reading], outcome: Measured, criter
 def _keeps(outcome: Measured, criteria: Sequence[Criterion]) -> bool:
     values = summary(outcome)
     return all(met(c, values[c.metric]) for c in criteria if c.metric in values)
-
-
-def next_folder(parent: Path) -> Path:
-    """A folder of this run's own."""
-    number = len(list(parent.glob("run-*"))) if parent.exists() else 0
-    while True:
-        number += 1
-        folder = parent / f"run-{number:03d}"
-        try:
-            folder.mkdir(parents=True)
-        except FileExistsError:
-            continue
-        return folder
 
 
 def with_first_load(probe: Probe, prompts: int | None, most: float) -> Probe:

@@ -250,11 +250,7 @@ class _Sweep:
 
 def after_bench(argv: Sequence[str], log: Path) -> None:
     """Run the user's command between two benchmarks; RedlineError where it fails."""
-    group = process.start(argv, env={}, log=log)
-    try:
-        code = process.wait(group, _AFTER_S)
-    finally:
-        process.stop(group, 1.0)
+    code = process.run(argv, log, _AFTER_S)
     if code != 0:
         how = f"did not end within {_AFTER_S:g} s" if code is None else f"exited with code {code}"
         raise RedlineError(f"--after-bench-cmd {how}:\n{process.tail(log)}")
