@@ -30,7 +30,6 @@ class Truth:
     capacity: float
     error: float  # two standard errors, relative to the capacity
     limiting: str | None = None  # the criterion that ends it
-    memories: float = math.inf  # how often the runs forgot where they came from
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -86,12 +85,14 @@ def true_capacity(
     known: dict[float, _Point] = {}  # whole loads of which it is clear on which side they are
     while True:
         measure = at(requests, runs)
-        truth = _whole(measure, good, bad, known) if by == "concurrency" else _root(measure, good, bad)
-        forgetful = truth.memories >= _MEMORIES or by == "concurrency"
-        if (truth.error <= precision and forgetful) or requests * runs >= _MOST or truth.capacity == 0.0:
+        if by == "concurrency":
+            truth, memories = _whole(measure, good, bad, known), math.inf
+        else:
+            truth, memories = _root(measure, good, bad)
+        if (truth.error <= precision and memories >= _MEMORIES) or requests * runs >= _MOST or truth.capacity == 0.0:
             break
         good = bad = truth.capacity
-        more = min(max((truth.error / precision) ** 2, 1.2 * _MEMORIES / truth.memories, 1.5), 4.0)
+        more = min(max((truth.error / precision) ** 2, 1.2 * _MEMORIES / memories, 1.5), 4.0)
         if by == "rate":
             requests = int(requests * more)
         else:  # users of equal requests fall in step, each run in its own way for ever: more runs, not longer ones
@@ -132,8 +133,10 @@ def _bracket(at: Callable[[float], _Point], full: float, by: Variable) -> tuple[
     return good, bad
 
 
-def _root(at: Callable[[float], _Point], good: float, bad: float) -> Truth:
-    """The load at which the excess is 0: on a line through a few loads near it, each with runs of its own.
+def _root(at: Callable[[float], _Point], good: float, bad: float) -> tuple[Truth, float]:
+    """The load at which the excess is 0, and how often the runs forgot where they came from.
+
+    It is on a line through a few loads near it, each with runs of its own.
 
     The line goes over the rate that came, not the one asked for: half of the noise of a run is that it differs.
     """
@@ -147,13 +150,11 @@ def _root(at: Callable[[float], _Point], good: float, bad: float) -> Truth:
             break
         centre += max(min(off, 0.08), -0.08)
     else:
-        return Truth(
-            capacity=math.exp(centre), error=math.inf, limiting=points[0].criterion, memories=points[0].memories
-        )
+        return Truth(capacity=math.exp(centre), error=math.inf, limiting=points[0].criterion), points[0].memories
     left = [(point.deviations - slope * (point.offered - point.offered.mean())).var(ddof=1) for point in points]
     error = 2 * math.sqrt(sum(left) / len(points[0].offered)) / len(points) / slope
     memories = min(point.memories for point in points)
-    return Truth(capacity=math.exp(centre + off), error=error, limiting=points[2].criterion, memories=memories)
+    return Truth(capacity=math.exp(centre + off), error=error, limiting=points[2].criterion), memories
 
 
 def _whole(at: Callable[[float], _Point], good: float, bad: float, known: dict[float, _Point]) -> Truth:
