@@ -133,7 +133,7 @@ def _read(key: _Same, sla: Sla) -> Reading | None:
     window = steady_window(outcome)
     if trial.probe.kind != "scout" and window and _full(trial, records, window, sla):
         tallies = {c.text: _on_requests(c, outcome, tally(c, records, window)) for c in sla.criteria}
-        if reason == "ended" and trial.probe.by == "rate" and _outgrown(records, window):
+        if reason == "ended" and trial.probe.by == "rate" and outgrown(records, window):
             return replace(plain, role="over")
         chosen = (records.scheduled_s >= window.start_s) & (records.scheduled_s <= window.end_s)
         cv2 = stats.squared_cv(records.tokens_in[chosen]) + stats.squared_cv(records.tokens_out[chosen])
@@ -169,7 +169,8 @@ def _full(trial: Trial, records: Records, window: Window, sla: Sla) -> bool:
     return all(_on_requests(c, outcome, tally(c, records, window)).requests >= MIN_JUDGED for c in judged)
 
 
-def _outgrown(records: Records, window: Window) -> bool:
+def outgrown(records: Records, window: Window) -> bool:
+    """Did the number in flight grow beyond doubt in a run that nobody watched?"""
     rise = stats.growth(records, window.start_s, window.end_s)
     return rise.z > 6 and rise.share > 0.05
 

@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from redline import process, stats
+from redline import process
 from redline.bench import Reading, ResultError
 from redline.bench.checked import json_object
 from redline.bench.command import lateness_s, measured, next_folder, not_offered, unknown_metrics, warm_up_s
@@ -20,7 +20,7 @@ from redline.bench.vllm import result_of
 from redline.experiment.commands import fill
 from redline.model import ClientEvidence, Criterion, Failed, Invalid, Measured, Outcome, Probe, Sla, Stop, Trial, Watch
 from redline.records import Records
-from redline.search.evidence import least
+from redline.search.evidence import least, outgrown
 from redline.servesla.parameters import Pair
 from redline.servesla.tree import Run, Tree
 from redline.servesla.words import prompts_of, run_command, saves_details
@@ -31,7 +31,6 @@ from redline.verdict.tally import steady_window, tally
 MOST_RUNS = 20  # in one trial, where the prompts are few and the percentile is high
 _HOPELESS = 1.5  # times the bound, where only totals are known
 _SURE = 0.9
-_OUTGROWN_Z, _OUTGROWN_SHARE = 6, 0.05
 _FIRST_S = 60.0
 
 
@@ -169,8 +168,7 @@ def _outgrown(run: Measured) -> bool:
     window = steady_window(run)
     if run.records is None or window is None:
         return False
-    rise = stats.growth(run.records, window.start_s, window.end_s)
-    return rise.z > _OUTGROWN_Z and rise.share > _OUTGROWN_SHARE
+    return outgrown(run.records, window)
 
 
 def _joined(parts: Sequence[Records], warm_ups_s: Sequence[float]) -> Records:

@@ -13,7 +13,6 @@ from redline.model import (
     Event,
     Failed,
     Invalid,
-    Measured,
     Sla,
     Trial,
     TrialEnded,
@@ -87,13 +86,9 @@ class Transcript:
         sla, target = self.slas[trial.probe.asked_by]
         if outcome.stop.reason == "over":
             return "SLA criteria are not met. (margin=inf)"
-        values = {**_values(outcome), **seen(trial, sla)}
+        values = {**summary(outcome), **seen(trial, sla)}
         margin = target.relative(values)
         failing = any(c.default and values.get(c.metric, 0.0) > c.bound for c in sla.criteria)
         share = f"; {100 * values['error_rate']:.3g}% of the requests failed" if failing else ""
         met = not math.isnan(margin) and margin <= 0 and not failing
         return f"SLA criteria are {'' if met else 'not '}met. (margin={margin:.2f}{share})"
-
-
-def _values(outcome: Measured) -> Mapping[str, float]:
-    return summary(outcome)
