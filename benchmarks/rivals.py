@@ -10,9 +10,10 @@ from dataclasses import dataclass
 from typing import TypeAlias
 
 import numpy as np
-from scipy.interpolate import PchipInterpolator  # noqa: TID251 - the seed's search is made of it
+from scipy.interpolate import PchipInterpolator  # noqa: TID251 - AIPerf's search is made of it
 
 from redline.records import Floats
+from redline.servesla import legacy
 
 EPS = 1e-8
 MOST = 8192
@@ -37,33 +38,13 @@ def seed_search(by: str, prompts: int = 1_000, runs: int = 3) -> Search:  # noqa
     passes. A load that it would measure again it reads back, so it may go round for ever; that ends it here.
     """
     margins: dict[int, float] = {}
-    while True:
-        passed = max((load for load, margin in margins.items() if margin <= 0), default=1)
-        failed = min((load for load, margin in margins.items() if margin > 0), default=MOST)
-        if passed + 1 >= failed:
-            return float(passed)
-        load = _seed_next(margins, passed, failed)
-        if load in margins:
-            return float(passed)
+    while (load := legacy.next_load(margins)) is not None and load not in margins:
         found = []
         for _ in range(runs):
             found.append((yield float(load), prompts))
         means = np.mean([run.stats for run in found], axis=0)
         margins[load] = float(np.max(means - np.array(found[0].bounds)))
-
-
-def _seed_next(margins: dict[int, float], passed: int, failed: int) -> int:
-    if max(margins, default=0) < MOST:
-        return MOST
-    if min(margins) > 1:
-        return 1
-    loads = sorted(margins)
-    roots = PchipInterpolator(loads, [margins[load] for load in loads]).roots(extrapolate=False)
-    inside = [root for root in np.atleast_1d(roots) if np.isfinite(root)]
-    load = int(inside[0]) if inside else (passed + failed) // 2
-    if load in margins:
-        load += 1
-    return min(max(load, 1), MOST)
+    return float(legacy.answer(margins))
 
 
 def bisection(by: str, prompts: int = 1_000, precision: float = 0.02) -> Search:
