@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from load_figures import Load, Served, chunk_lags_us, spread, ttft_errors_us
+from load_figures import PACE, STREAMS, Load, Served, chunk_lags_us, spread, ttft_errors_us
 
 REAL = Path(os.environ.get("REDLINE_REAL", Path.home() / ".cache" / "redline-real"))
 MODEL = REAL / "models" / "tiny-llama"
@@ -104,9 +104,6 @@ def clients(floor: Path) -> list[Client]:
     ]
 
 
-STREAMS = ("100 streams", "500 streams", "1000 streams")
-
-
 # ---- commands ----
 
 
@@ -145,7 +142,7 @@ def _locust(load: Load, place: Place) -> list[str]:
     users = load.count if load.tokens > 1 else round(load.rate)
     text = _LOCUSTFILE.format(each=0.001 if load.tokens > 1 else 1, tokens=load.tokens)
     (place.folder / "locustfile.py").write_text(text)
-    run_s = load.tokens / 50 + 2 if load.tokens > 1 else load.count / load.rate + 1
+    run_s = load.tokens / PACE + 2 if load.tokens > 1 else load.count / load.rate + 1
     return [
         str(REAL / "locust/bin/locust"), "-f", str(place.folder / "locustfile.py"), "--headless", "--host", place.url,
         "--users", str(users), "--spawn-rate", f"{load.rate:g}", "--run-time", f"{run_s:.0f}s", "--only-summary",

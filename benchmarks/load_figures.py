@@ -10,6 +10,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 Floats = NDArray[np.float64]
+PACE = 50.0  # tokens/s of a stream
+STREAMS = ("100 streams", "500 streams", "1000 streams")
 _SETTLED = 0.9  # share of the most streams that were held: a window of streaming, without its start and its end
 
 

@@ -18,6 +18,7 @@ import urllib.request
 from typing import Any
 
 import numpy as np
+from load_figures import PACE
 
 from redline.loadgen import open_session
 from redline.loadgen.conn import Exchange
@@ -28,7 +29,6 @@ from redline.loadgen.trial import Run, TrialSpec
 from redline.model import Endpoint, Lengths, Measured, Probe, Variable, Workload
 from redline.process.priority import wake_promptly
 
-_PACE = 50.0  # tokens/s of a stream, as the mock is started
 _STAMPS = re.compile(rb'"sent_ns":(\d+),"read_ns":(\d+)')
 
 
@@ -40,7 +40,7 @@ def main() -> None:
     workload = Workload(name="mock", prompt=Lengths(mean=32), output=Lengths(mean=tokens), arrivals="constant")
     load = float(count) if streams else rate
     spread_s = count / rate
-    max_s = tokens / _PACE + 0.5 if streams else spread_s
+    max_s = tokens / PACE + 0.5 if streams else spread_s
     if "--stamps" in sys.argv:
         spec = TrialSpec(by=by, load=load, seed=1, spread_s=spread_s, max_s=max_s, max_requests=None)
         found = asyncio.run(_compare(url, workload, spec))

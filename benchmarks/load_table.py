@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 import numpy as np
-from load_figures import Row
+from load_figures import STREAMS, Row
+from tables import lines_of
 
 OWN, COMPARED, RAW, VLLM = "Redline", "Redline, compared", "raw epoll loop", "vllm bench serve"
-_STREAMS = ("100 streams", "500 streams", "1000 streams")
 
 PAGE = """# What the load generator costs, and how right its times are
 
@@ -67,18 +67,18 @@ def _costs(rows: Sequence[Row], missing: Mapping[str, str]) -> str:
         "times Redline's",
         "MB per 1,000 streams held",
     )
-    lines = [_line(head), _line(["---"] * len(head))]
+    body: list[list[str]] = []
     own = [median(rows, OWN, "200/s", "cpu_s_per_1000"), median(rows, OWN, "500 streams", "cpu_s_per_million")]
     for name in _names(rows, but=COMPARED):
         failed = next((row.failure for row in rows if row.client == name and row.failure), "")
         cells = [name]
         for load, figure, base in (("200/s", "cpu_s_per_1000", own[0]), ("500 streams", "cpu_s_per_million", own[1])):
             cells += [_cell(rows, name, load, figure, "{:.3g}"), _times_own(median(rows, name, load, figure), base)]
-        lines.append(_line([*cells, _cell(rows, name, "500 streams", "memory_mb_per_1000", "{:.1f}")]))
+        body.append([*cells, _cell(rows, name, "500 streams", "memory_mb_per_1000", "{:.1f}")])
         if failed:
-            lines.append(_line([f"{name}: {failed}", *[""] * (len(head) - 1)]))
-    lines += [_line([f"{name}: {why}", *[""] * (len(head) - 1)]) for name, why in missing.items()]
-    return "\n".join(lines)
+            body.append([f"{name}: {failed}", *[""] * (len(head) - 1)])
+    body += [[f"{name}: {why}", *[""] * (len(head) - 1)] for name, why in missing.items()]
+    return "\n".join(lines_of(head, body))
 
 
 def _times(rows: Sequence[Row]) -> str:
@@ -91,7 +91,7 @@ def _times(rows: Sequence[Row]) -> str:
         "TTFT error p50 / p99, us",
         "times vLLM's p99",
     )
-    lines = [_line(head), _line(["---"] * len(head))]
+    body: list[list[str]] = []
     kinds = [
         (RAW, "raw epoll loop, kernel", "chunk_lag"),
         (RAW, "raw epoll loop, read", "read_lag"),
@@ -99,7 +99,7 @@ def _times(rows: Sequence[Row]) -> str:
         (COMPARED, "Redline, read", "read_lag"),
     ]
     kinds += [(name, name, "chunk_lag") for name in _names(rows, but=COMPARED) if name not in (RAW, OWN)]
-    for load in _STREAMS:
+    for load in STREAMS:
         for client, label, lag in kinds:
             pairs = [
                 _pair(rows, client, load, lag),
@@ -109,8 +109,8 @@ def _times(rows: Sequence[Row]) -> str:
                 continue
             against = [_against(rows, client, load, lag, "chunk_lag")]
             against.append(_against(rows, client, load, "ttft_error", "ttft_error") if lag == "chunk_lag" else "-")
-            lines.append(_line([label, load.split()[0], pairs[0], against[0], pairs[1], against[1]]))
-    return "\n".join(lines)
+            body.append([label, load.split()[0], pairs[0], against[0], pairs[1], against[1]])
+    return "\n".join(lines_of(head, body))
 
 
 def _schedule(rows: Sequence[Row]) -> str:
@@ -121,13 +121,13 @@ def _schedule(rows: Sequence[Row]) -> str:
         "own account of late sends p50 / p99, us",
         "achieved / asked",
     )
-    lines = [_line(head), _line(["---"] * len(head))]
+    body: list[list[str]] = []
     for load in ("200/s", "1000/s"):
         for name in _names(rows, but=COMPARED):
             if median(rows, name, load, "achieved") is not None:
                 pairs = [_pair(rows, name, load, "off"), _pair(rows, name, load, "late")]
-                lines.append(_line([name, load, *pairs, _cell(rows, name, load, "achieved", "{:.2%}")]))
-    return "\n".join(lines)
+                body.append([name, load, *pairs, _cell(rows, name, load, "achieved", "{:.2%}")])
+    return "\n".join(lines_of(head, body))
 
 
 def median(rows: Sequence[Row], client: str, load: str, figure: str) -> float | None:
@@ -166,7 +166,3 @@ def _times_own(value: float | None, base: float | None) -> str:
 
 def _names(rows: Sequence[Row], *, but: str) -> list[str]:
     return [name for name in dict.fromkeys(row.client for row in rows) if name != but]
-
-
-def _line(cells: Sequence[str]) -> str:
-    return "| " + " | ".join(cells) + " |"

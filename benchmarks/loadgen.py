@@ -22,11 +22,11 @@ from dataclasses import asdict
 from pathlib import Path
 
 from load_clients import QUIET, Client, Place, clients
-from load_figures import Load, Row, costs, parse_log, schedule
+from load_figures import PACE, STREAMS, Load, Row, costs, parse_log, schedule
 from load_table import page, table
 from load_watch import Mock, compiled, mock_server, watched
 
-PACE, FIRST_MS = 50.0, 10.0
+FIRST_MS = 10.0
 HERE = Path(__file__).parent
 _START_S = 90.0  # what a client may need before its first request, and after its last
 
@@ -36,8 +36,8 @@ def loads(*, quick: bool) -> list[Load]:
     request_s, stream_s = (2.0, 3.0) if quick else (5.0, 6.0)
     rates = [Load(name=f"{rate:g}/s", rate=rate, count=int(rate * request_s), tokens=1) for rate in (200.0, 1000.0)]
     streams = [
-        Load(name=f"{count} streams", rate=float(count), count=count, tokens=int(PACE * stream_s))
-        for count in (100, 500, 1000)
+        Load(name=name, rate=float(count), count=count, tokens=int(PACE * stream_s))
+        for name, count in zip(STREAMS, (100, 500, 1000), strict=True)
     ]
     return [rates[0], streams[1]] if quick else [*rates, *streams]
 

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from cells import ASIDE
+from tables import lines_of
 
 if TYPE_CHECKING:
     from accuracy import Row
@@ -44,13 +45,19 @@ def table(rows: Sequence[Row]) -> str:
     """Each method and variable in a line of Markdown."""
     counted = [row for row in rows if row.profile not in ASIDE]
     seeds = {_cell(row): row.benchmark_s for row in counted if row.method == "seed"}
-    lines = [_line(HEAD), _line(["---"] * len(HEAD))]
+    body = []
     for method in dict.fromkeys(row.method for row in counted):
         for by in ("rate", "concurrency"):
             some = [row for row in counted if row.method == method and row.by == by]
             if some:
-                lines.append(_line(_summary(method, by, some, seeds)))
-    lines += ["", *_by("profile", lambda row: row.profile, rows), "", *_by("SLA", lambda row: row.sla_set, rows)]
+                body.append(_summary(method, by, some, seeds))
+    lines = [
+        *lines_of(HEAD, body),
+        "",
+        *_by("profile", lambda row: row.profile, rows),
+        "",
+        *_by("SLA", lambda row: row.sla_set, rows),
+    ]
     return "\n".join(lines)
 
 
@@ -81,29 +88,27 @@ def _by(what: str, key: Callable[[Row], str], rows: Sequence[Row]) -> list[str]:
     seeds = {_cell(row): row.benchmark_s for row in rows if row.method == "seed"}
     head = (what, "variable", "searches", "evidence", "time", "against seed's", "median error", "spread",
             "90% held", "80% held")  # fmt: skip
-    lines = [_line(head), _line(["---"] * len(head))]
+    body = []
     for (name, by), some in _grouped(mine, lambda row: (key(row), row.by)).items():
         errors = np.array([error(row) for row in some])
         errors = errors[np.isfinite(errors)]
         kinds = {kind: sum(row.evidence == kind for row in some) for kind in dict.fromkeys(r.evidence for r in some)}
         cost = _geometric(row.benchmark_s / seeds[_cell(row)] for row in some if seeds.get(_cell(row)))
-        lines.append(
-            _line(
-                [
-                    str(name),
-                    str(by),
-                    str(len(some)),
-                    ", ".join(f"{count} {kind}" for kind, count in kinds.items()),
-                    f"{_median(row.benchmark_s for row in some):,.0f} s",
-                    f"{cost:.3f}",
-                    f"{np.median(errors):+.1%}" if len(errors) else "-",
-                    f"{errors.std():.1%}" if len(errors) else "-",
-                    f"{_held(some):.0%}",
-                    f"{_held80(some):.0%}",
-                ]
-            )
+        body.append(
+            [
+                str(name),
+                str(by),
+                str(len(some)),
+                ", ".join(f"{count} {kind}" for kind, count in kinds.items()),
+                f"{_median(row.benchmark_s for row in some):,.0f} s",
+                f"{cost:.3f}",
+                f"{np.median(errors):+.1%}" if len(errors) else "-",
+                f"{errors.std():.1%}" if len(errors) else "-",
+                f"{_held(some):.0%}",
+                f"{_held80(some):.0%}",
+            ]
         )
-    return lines
+    return lines_of(head, body)
 
 
 def page(rows: Sequence[Row]) -> str:
@@ -157,7 +162,3 @@ def _geometric(values: Iterable[float]) -> float:
 
 def _median(values: Iterable[float]) -> float:
     return float(np.median(list(values)))
-
-
-def _line(cells: Iterable[str]) -> str:
-    return "| " + " | ".join(cells) + " |"
