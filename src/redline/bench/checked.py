@@ -13,13 +13,17 @@ from redline.bench.reading import ResultError
 from redline.records import Floats
 
 
-def json_object(path: Path) -> Mapping[str, object]:
+def text_of(path: Path) -> str:
     try:
-        text = path.read_text()
+        return path.read_text(encoding="utf-8")
     except FileNotFoundError:
         raise ResultError(f"{path}: the command wrote no result; does it use {{result}}?") from None
     except (OSError, UnicodeDecodeError) as error:
         raise ResultError(f"{path}: cannot be read ({error})") from error
+
+
+def json_object(path: Path) -> Mapping[str, object]:
+    text = text_of(path)
     try:
         data = json.loads(text)
     except (json.JSONDecodeError, RecursionError) as error:
@@ -49,7 +53,10 @@ def required(data: Mapping[str, object], key: str, path: Path | str) -> float:
 
 
 def count(data: Mapping[str, object], key: str, path: Path | str) -> int:
-    value = required(data, key, path)
+    return whole(required(data, key, path), key, path)
+
+
+def whole(value: float, key: str, path: Path | str) -> int:
     if value != int(value):
         raise ResultError(f"{path}: {key} is {value:g}, not a count")
     return int(value)

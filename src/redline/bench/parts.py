@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
-from redline.bench.checked import floats, number
+from redline.bench.checked import floats, number, text_of, whole
 from redline.bench.reading import ResultError
 from redline.records import Floats
 
@@ -32,10 +32,7 @@ class Part:
         return value
 
     def count(self, key: str) -> int:
-        value = self.required(key)
-        if value != int(value):
-            raise ResultError(f"{self.where}: {key} is {value:g}, not a count")
-        return int(value)
+        return whole(self.required(key), key, self.where)
 
     def text(self, key: str) -> str:
         value = self.data.get(key)
@@ -78,7 +75,7 @@ class Part:
 
 def object_in(path: Path, client: str) -> Part:
     """The one JSON object that the file holds."""
-    text = _text(path)
+    text = text_of(path)
     try:
         data = json.loads(text)
     except (json.JSONDecodeError, RecursionError) as error:
@@ -90,12 +87,12 @@ def object_in(path: Path, client: str) -> Part:
 
 def lines_in(path: Path, client: str) -> list[Part]:
     """The JSON objects of a file with one in each line; at least one."""
-    return list(_objects(_text(path), path, client))
+    return list(_objects(text_of(path), path, client))
 
 
 def first_line(path: Path) -> Mapping[str, object]:
     """The JSON object in the first line, which tells a file of lines from a document; empty where there is none."""
-    first = next((line for line in _text(path).splitlines() if line.strip()), "")
+    first = next((line for line in text_of(path).splitlines() if line.strip()), "")
     try:
         data = json.loads(first)
     except (json.JSONDecodeError, RecursionError):
@@ -117,12 +114,3 @@ def _objects(text: str, path: Path, client: str) -> Iterator[Part]:
         if not isinstance(data, dict):
             raise ResultError(f"{path}: line {row} holds a JSON {type(data).__name__}, not a result of {client}")
         yield Part(data=data, where=f"{path}: line {row}", client=client)
-
-
-def _text(path: Path) -> str:
-    try:
-        return path.read_text(encoding="utf-8")
-    except FileNotFoundError:
-        raise ResultError(f"{path}: the command wrote no result; does it use {{result}}?") from None
-    except (OSError, UnicodeDecodeError) as error:
-        raise ResultError(f"{path}: cannot be read ({error})") from error
