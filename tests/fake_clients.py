@@ -2,21 +2,19 @@
 
 import argparse
 import json
-import stat
 import sys
 from collections.abc import Mapping
 from pathlib import Path
 
 import fake_vllm
+import fakes
 
 SCRIPT = Path(__file__)
 
 
 def install(folder: Path) -> None:
     for name in ("guidellm", "aiperf"):
-        command = folder / name
-        command.write_text(f'#!/bin/sh\nexec "{sys.executable}" "{SCRIPT}" {name} "$@"\n')
-        command.chmod(command.stat().st_mode | stat.S_IXUSR)
+        fakes.install(folder, name, SCRIPT, name)
 
 
 def pairs(text: str) -> dict[str, str]:

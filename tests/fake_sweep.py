@@ -11,9 +11,10 @@ import math
 import os
 import random
 import signal
-import stat
 import sys
 from pathlib import Path
+
+import fakes
 
 SCRIPT = Path(__file__)
 SERVICE_S, FIRST_S, TOKENS = 0.1, 0.02, 10
@@ -21,11 +22,7 @@ SERVICE_S, FIRST_S, TOKENS = 0.1, 0.02, 10
 
 def install(folder: Path) -> Path:
     """Put a command `vllm` into this folder; the folder."""
-    folder.mkdir(parents=True, exist_ok=True)
-    command = folder / "vllm"
-    command.write_text(f'#!/bin/sh\nexec "{sys.executable}" -S "{SCRIPT}" "$@"\n')
-    command.chmod(command.stat().st_mode | stat.S_IXUSR)
-    return folder
+    return fakes.install(folder, "vllm", "-S", SCRIPT)
 
 
 def serve(argv: list[str]) -> None:

@@ -5,23 +5,20 @@ import itertools
 import json
 import os
 import random
-import stat
 import sys
 import threading
 import time
 import urllib.request
 from pathlib import Path
 
+import fakes
+
 SCRIPT = Path(__file__)
 
 
 def install(folder: Path) -> Path:
     """Put a command `vllm` into this folder; the folder."""
-    folder.mkdir(parents=True, exist_ok=True)
-    command = folder / "vllm"
-    command.write_text(f'#!/bin/sh\nexec "{sys.executable}" "{SCRIPT}" "$@"\n')
-    command.chmod(command.stat().st_mode | stat.S_IXUSR)
-    return folder
+    return fakes.install(folder, "vllm", SCRIPT)
 
 
 def serve(argv: list[str]) -> None:
