@@ -7,7 +7,8 @@ import pytest
 import redline
 from driving import SimServer
 from redline.api import Place, Result, owner_warning, plan, prepare_find, prepare_run
-from redline.model import Answer, Event, EvidenceClass, RedlineError, TrialEnded, UsageError
+from redline.events import Event, TrialEnded
+from redline.model import Answer, EvidenceClass, RedlineError, UsageError
 from redline.sla import parse_sla
 
 SLA = parse_sla("chat: p99_ttft_ms<=200")

@@ -10,12 +10,21 @@ import pytest
 
 from driving import ENVIRONMENT, read_until
 from redline.console import Console
+from redline.events import (
+    Answered,
+    Event,
+    Progress,
+    ServerReady,
+    ServerStarting,
+    ServerStopped,
+    TrialEnded,
+    TrialStarted,
+    Warned,
+)
 from redline.model import (
     Answer,
-    Answered,
     Case,
     Endpoint,
-    Event,
     EvidenceClass,
     Experiment,
     Goal,
@@ -23,16 +32,9 @@ from redline.model import (
     Measured,
     Probe,
     ProbeKind,
-    Progress,
     ServerConfig,
-    ServerReady,
-    ServerStarting,
-    ServerStopped,
     Stop,
     Trial,
-    TrialEnded,
-    TrialStarted,
-    Warned,
     Workload,
 )
 from redline.records import Records, Status

@@ -7,12 +7,20 @@ from typing import ClassVar
 import numpy as np
 import pytest
 
+from redline.events import (
+    Answered,
+    Event,
+    Progress,
+    ServerReady,
+    ServerStarting,
+    ServerStopped,
+    TrialEnded,
+    TrialStarted,
+)
 from redline.model import (
     Answer,
-    Answered,
     Case,
     Endpoint,
-    Event,
     Experiment,
     Failed,
     Goal,
@@ -23,18 +31,12 @@ from redline.model import (
     Measured,
     Outcome,
     Probe,
-    Progress,
     RedlineError,
     ServerConfig,
-    ServerReady,
-    ServerStarting,
-    ServerStopped,
     Session,
     Sla,
     Stop,
     Trial,
-    TrialEnded,
-    TrialStarted,
     UsageError,
     Watch,
     Workload,

@@ -15,6 +15,7 @@ import redline
 from redline import process
 from redline.bench import reader_of
 from redline.codec import attached_files, load_experiment, load_workload_file
+from redline.events import Emit, Event, Noted, TrialEnded, Warned
 from redline.experiment.build import find_experiment
 from redline.experiment.configurations import with_scheme
 from redline.experiment.estimate import Estimate, estimate_of, request_budget
@@ -22,22 +23,7 @@ from redline.experiment.file import experiment_to_toml
 from redline.experiment.goals import advice
 from redline.experiment.inputs import noted, reader
 from redline.experiment.plan import find_directory, identity, jobs
-from redline.model import (
-    Answer,
-    Case,
-    Emit,
-    Endpoint,
-    Event,
-    Experiment,
-    Noted,
-    Probe,
-    RedlineError,
-    Session,
-    Trial,
-    TrialEnded,
-    UsageError,
-    Warned,
-)
+from redline.model import Answer, Case, Endpoint, Experiment, Probe, RedlineError, Session, Trial, UsageError
 from redline.process import Marker
 from redline.runner.local import Keeper, local_lab
 from redline.runner.loop import run_jobs

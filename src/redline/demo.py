@@ -8,7 +8,8 @@ from pathlib import Path
 from redline import api
 from redline.codec import answers_document
 from redline.console import Console
-from redline.model import Answer, Experiment, Noted, Workload
+from redline.events import Noted
+from redline.model import Answer, Experiment, Workload
 from redline.simulate.profiles import load_profile
 from redline.simulate.truth import Truth, true_capacity
 from redline.wording import number

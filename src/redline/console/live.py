@@ -19,25 +19,20 @@ from rich.text import Text
 from redline import wording
 from redline.console import tables
 from redline.console.fitting import hanging
-from redline.experiment.estimate import Estimate
-from redline.model import (
-    Answer,
+from redline.events import (
     Answered,
-    Case,
     Event,
-    Experiment,
-    Measured,
     Noted,
     Progress,
     ServerReady,
     ServerStarting,
     ServerStopped,
-    Sla,
-    Trial,
     TrialEnded,
     TrialStarted,
     Warned,
 )
+from redline.experiment.estimate import Estimate
+from redline.model import Answer, Case, Experiment, Measured, Sla, Trial
 from redline.sla import met
 from redline.stored import Opened, values
 from redline.verdict import usable

@@ -10,11 +10,20 @@ from datetime import UTC, datetime
 
 import numpy as np
 
+from redline.events import (
+    Answered,
+    Emit,
+    Progress,
+    ServerReady,
+    ServerStarting,
+    ServerStopped,
+    TrialEnded,
+    TrialStarted,
+    Warned,
+)
 from redline.model import (
     Answer,
-    Answered,
     Case,
-    Emit,
     EvidenceClass,
     Experiment,
     Failed,
@@ -22,19 +31,12 @@ from redline.model import (
     Measured,
     Outcome,
     Probe,
-    Progress,
     RedlineError,
-    ServerReady,
-    ServerStarting,
-    ServerStopped,
     Session,
     Sla,
     Stop,
     Trial,
-    TrialEnded,
-    TrialStarted,
     UsageError,
-    Warned,
     Watch,
 )
 from redline.records import Records

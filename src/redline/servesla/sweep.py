@@ -10,29 +10,23 @@ from pathlib import Path
 
 from redline import process
 from redline.api import Result, TrialKeeper, stop_left_behind
+from redline.events import Answered, Event, Noted, ServerReady, ServerStarting, TrialEnded, Warned
 from redline.experiment.plan import identity
 from redline.model import (
     Answer,
-    Answered,
     Case,
     Endpoint,
-    Event,
     Experiment,
     Goal,
     Job,
     Measured,
-    Noted,
     Probe,
     RedlineError,
     ServerConfig,
-    ServerReady,
-    ServerStarting,
     Session,
     Sla,
     Trial,
-    TrialEnded,
     UsageError,
-    Warned,
 )
 from redline.runner.lab import Lab, Step, Subject
 from redline.runner.local import local_lab

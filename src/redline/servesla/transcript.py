@@ -6,18 +6,8 @@ import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
-from redline.model import (
-    Answer,
-    Answered,
-    Case,
-    Event,
-    Failed,
-    Invalid,
-    Sla,
-    Trial,
-    TrialEnded,
-    TrialStarted,
-)
+from redline.events import Answered, Event, TrialEnded, TrialStarted
+from redline.model import Answer, Case, Failed, Invalid, Sla, Trial
 from redline.search import seen
 from redline.servesla.parameters import Pair
 from redline.servesla.targets import Target
