@@ -1,15 +1,36 @@
 """Trials made up for tests of the pure core: requests with the latencies that a test wants, and searches on them."""
 
+from array import array
 from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 
-from redline.model import Answer, ClientEvidence, Failed, Goal, Measured, Outcome, Probe, Session, Sla, Stop, Trial
+from redline.model import (
+    Answer,
+    ClientEvidence,
+    Failed,
+    Goal,
+    Measured,
+    Outcome,
+    Probe,
+    Session,
+    Sla,
+    Stop,
+    Trace,
+    Trial,
+)
 from redline.records import Records, Status
 from redline.search import next_step
 from redline.verdict import watcher
 
 E2E_S, TOKENS = 1.0, 21
+TRACE = Trace(
+    file="t",
+    sha256="made",
+    times_s=array("d", [0, 1, 2, 6, 6.5]),
+    prompt_tokens=array("i", [20, 30, 40, 50, 60]),
+    output_tokens=array("i", [1, 2, 3, 4, 5]),
+)
 
 
 def records(

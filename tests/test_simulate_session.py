@@ -1,13 +1,13 @@
 """The virtual session: each second, exact records of what the engine did."""
 
-from array import array
 from dataclasses import replace
 
 import numpy as np
 import pytest
 
+from made import TRACE
 from redline import arrivals, lengths
-from redline.model import Failed, Lengths, Measured, Probe, Stop, Trace, Workload
+from redline.model import Failed, Lengths, Measured, Probe, Stop, Workload
 from redline.records import Records, Status
 from redline.simulate.profiles import PROFILES, Faults, Profile
 from redline.simulate.session import VirtualSession
@@ -69,14 +69,7 @@ def test_lengths_are_those_of_the_workload_by_seed_and_number():
 
 
 def test_a_trace_is_replayed_with_its_lengths():
-    trace = Trace(
-        file="t",
-        sha256="simulated",
-        times_s=array("d", [0, 1, 2, 6, 6.5]),
-        prompt_tokens=array("i", [20, 30, 40, 50, 60]),
-        output_tokens=array("i", [1, 2, 3, 4, 5]),
-    )
-    workload = replace(CHAT, arrivals="trace", trace=trace)
+    workload = replace(CHAT, arrivals="trace", trace=TRACE)
     records = measured(seed=5, workload=workload).records
 
     assert records.scheduled_s == pytest.approx(arrivals.between(workload, 40.0, 5, 20.0))

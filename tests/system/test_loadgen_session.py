@@ -7,13 +7,13 @@ import signal
 import subprocess
 import sys
 import time
-from array import array
 from collections import Counter
 from itertools import count
 
 import numpy as np
 import pytest
 
+from made import TRACE
 from redline import arrivals, lengths
 from redline.loadgen import open_session
 from redline.model import (
@@ -25,7 +25,6 @@ from redline.model import (
     Probe,
     RedlineError,
     Stop,
-    Trace,
     UsageError,
     Workload,
 )
@@ -102,14 +101,7 @@ def test_an_open_loop_keeps_the_absolute_schedule(process, burstiness):
 
 
 def test_a_trace_is_replayed_with_its_gaps_and_its_lengths():
-    trace = Trace(
-        file="t",
-        sha256="replayed",
-        times_s=array("d", [0, 1, 2, 6, 6.5]),
-        prompt_tokens=array("i", [20, 30, 40, 50, 60]),
-        output_tokens=array("i", [1, 2, 3, 4, 5]),
-    )
-    workload = Workload(name="w", prompt=Lengths(mean=40), output=Lengths(mean=3), arrivals="trace", trace=trace)
+    workload = Workload(name="w", prompt=Lengths(mean=40), output=Lengths(mean=3), arrivals="trace", trace=TRACE)
     with scripted() as server, open_session(endpoint(server), workload) as session:
         records = measured(session.measure(rate(60, max_s=0.9), never, seed=5)).records
 
