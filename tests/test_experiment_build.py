@@ -18,12 +18,14 @@ from redline.experiment.build import find_experiment
 from redline.experiment.file import experiment_to_toml
 from redline.experiment.goals import advice
 from redline.experiment.tomllines import lines_of
+from redline.experiment.workloads import PRESETS
 from redline.model import (
     CommandWorkload,
     Experiment,
     Goal,
     Lengths,
     ServerConfig,
+    ThinkTime,
     UsageError,
     Workload,
 )
@@ -359,6 +361,7 @@ SERVER = GOOD["server"]
         ({"workload": None}, "workload is missing"),
         ({"workload": 'command = "b {rate} {concurrency} {result}"\nreader = "vllm"'}, "{concurrency} has no value"),
         ({"workload": 'command = "b {rte} {rate} {result}"\nreader = "vllm"'}, "{rte} (did you mean rate?)"),
+        ({"workload": 'preset = "chat"\nthink_time_s = 2'}, "think_time_s does nothing by rate"),
         ({"workload": 'dataset = "x.json"'}, "dataset: not supported yet"),
         ({"sla": None}, "sla is missing"),
         ({"sla": ""}, "line 7: [sla] sla is missing"),
@@ -589,6 +592,19 @@ def test_a_question_to_a_running_server_reads_back_as_the_same_experiment(load):
     )
 
     assert replace(experiment, name="exp") == load(experiment_to_toml(experiment))
+
+
+@pytest.mark.parametrize("think", [ThinkTime(mean=2.0), ThinkTime(mean=0.5, cv=1.5)])
+def test_a_shaped_load_reads_back_as_the_same_experiment(load, think):
+    workload = replace(PRESETS["chat"], name="chat", think_time_s=think)
+    experiment = find_experiment("http://h:1", ["p99_ttft_ms<=200"], {"by": "concurrency"}, workload)
+
+    assert replace(experiment, name="exp") == load(experiment_to_toml(experiment))
+
+
+def test_find_refuses_a_shape_that_does_not_fit_its_load():
+    with pytest.raises(UsageError, match="think_time_s does nothing by rate"):
+        find_experiment("http://h", ["p99_ttft_ms<=1"], {"workload": "chat:think_time_s=2"})
 
 
 def test_several_configurations_are_not_made_into_a_file(load):

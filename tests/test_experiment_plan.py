@@ -22,6 +22,7 @@ from redline.model import (
     Probe,
     ServerConfig,
     Stop,
+    ThinkTime,
     Trial,
     UsageError,
     Workload,
@@ -176,6 +177,7 @@ def test_the_key_of_a_case_hashes_what_really_runs(change, same):
         ({"output": Lengths(mean=257, cv=0.8, low=2, high=1_024)}, False),
         ({"request_timeout_s": 5.0}, False),
         ({"arrivals": "constant"}, False),
+        ({"think_time_s": ThinkTime(mean=2.0)}, False),
     ],
 )
 def test_the_key_of_a_case_hashes_what_is_sent(change, same):

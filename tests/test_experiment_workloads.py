@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from redline.experiment.workloads import PRESETS, check_command, parse_workload, workload_of
-from redline.model import CommandWorkload, Lengths, UsageError, Workload
+from redline.model import CommandWorkload, Lengths, ThinkTime, UsageError, Workload
 from redline.units import nearest, parse_count, parse_duration, parse_load, parse_loads, parse_share, parse_whole
 
 
@@ -183,6 +183,22 @@ def test_lengths_can_be_given_one_by_one_or_change_a_preset():
     assert 5_000 == changed.output.mean < changed.output.high
 
 
+@pytest.mark.parametrize(
+    ("value", "think"),
+    [
+        (2, ThinkTime(mean=2.0)),
+        ("1m", ThinkTime(mean=60.0)),
+        ({"mean": 2.5, "cv": 1}, ThinkTime(mean=2.5, cv=1.0)),
+        ({"mean": "500ms"}, ThinkTime(mean=0.5)),
+    ],
+)
+def test_users_think_for_a_time_that_varies_or_not(value, think):
+    workload, problems = read({"preset": "chat", "think_time_s": value})
+
+    assert [] == problems
+    assert think == workload.think_time_s
+
+
 def test_a_command_is_split_into_words_without_a_shell():
     workload, _ = read({"command": "bench '{url} x' --rate {rate} {result}", "reader": "vllm", "timeout_s": "5m"})
 
@@ -214,6 +230,12 @@ def test_a_command_is_split_into_words_without_a_shell():
         ({"preset": "chat", "prompt": {"mean": 5, "low": 10}}, "lies outside 10"),
         ({"preset": "chat", "prompt": {"mean": 5, "hig": 10}}, "did you mean high?"),
         ({"preset": "chat", "ignore_eos": "yes"}, "true or false"),
+        ({"preset": "chat", "think_time_s": 0}, "longer than 0"),
+        ({"preset": "chat", "think_time_s": "long"}, "is no duration"),
+        ({"preset": "chat", "think_time_s": {"cv": 1}}, "mean missing; write { mean = 2, cv = 1 }"),
+        ({"preset": "chat", "think_time_s": {"men": 1}}, "did you mean mean?"),
+        ({"preset": "chat", "think_time_s": {"mean": 1, "cv": -1}}, "cv: -1"),
+        ({"command": "b {rate}", "reader": "vllm", "think_time_s": 2}, "think_time_s does nothing beside command"),
         ({"preset": 5}, "is no preset"),
         ({"random": 5}, "must be a table"),
         (["chat"], "must be a table"),

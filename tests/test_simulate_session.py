@@ -7,7 +7,7 @@ import pytest
 
 from made import TRACE
 from redline import arrivals, lengths
-from redline.model import Failed, Lengths, Measured, Probe, Stop, Workload
+from redline.model import Failed, Lengths, Measured, Probe, Stop, ThinkTime, Workload
 from redline.records import Records, Status
 from redline.simulate.profiles import PROFILES, Faults, Profile
 from redline.simulate.session import VirtualSession
@@ -120,6 +120,17 @@ def test_users_start_spread_out_and_are_back_just_after_their_last_token():
     assert (np.sum(firsts[:, None] >= starts, axis=0) >= 20 - np.arange(20)).all()
     waits_s = later - np.array([np.max(records.end_s[records.end_s < due_s]) for due_s in later])
     assert ((waits_s > 0) & (waits_s < 0.0011)).mean() > 0.85  # the others still belong to the first wave
+
+
+@pytest.mark.parametrize("cv", [0.0, 1.0])
+def test_users_who_think_send_as_many_requests_as_pauses_and_answers_leave_time_for(cv):
+    workload = replace(CHAT, think_time_s=ThinkTime(mean=5.0, cv=cv))
+    records = measured(probe=replace(USERS, load=100.0, spread_s=0.5, max_s=200.0), workload=workload).records
+    per_s = np.histogram(records.scheduled_s, bins=20, range=(0.0, 200.0))[0] / 10
+    cycle_s = 5.0 + float(np.mean(records.e2el_ms()[records.ok])) / 1e3
+
+    assert per_s.mean() == pytest.approx(100 / cycle_s, rel=0.03)
+    assert per_s == pytest.approx(per_s.mean(), rel=0.25)  # from the first seconds on
 
 
 def test_an_idle_hour_costs_nothing_and_shows_as_nothing():

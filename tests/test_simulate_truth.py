@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from redline.model import Goal, Lengths, Probe, Workload
+from redline.model import Goal, Lengths, Probe, ThinkTime, Workload
 from redline.simulate.find import search_on
 from redline.simulate.profiles import PROFILES
 from redline.simulate.session import Run, VirtualSession
@@ -67,6 +67,19 @@ def test_the_search_finds_it():
     assert (answer.evidence, answer.trials) == ("edge", len(trials))
     assert answer.low <= truth.capacity <= answer.high
     assert search_on(VirtualSession(SMALL, CHAT), sla, Goal(precision=0.1), seed=1)[0] == answer
+
+
+def test_the_search_finds_how_many_users_who_think_it_carries():
+    sla = parse_sla("p90_ttft_ms<=300")
+    thoughtful = replace(CHAT, think_time_s=ThinkTime(mean=2.0, cv=1.0))
+    truth = true_capacity(SMALL, thoughtful, sla, "concurrency", precision=0.05)
+    at_once = true_capacity(SMALL, CHAT, sla, "concurrency", precision=0.05)
+    goal = Goal(by="concurrency", precision=0.1, min_load=1, max_load=8_192)
+    answer, _ = search_on(VirtualSession(SMALL, thoughtful), sla, goal, seed=1)
+
+    assert truth.capacity > 3 * at_once.capacity
+    assert answer.evidence == "edge"
+    assert answer.low <= truth.capacity <= answer.high
 
 
 def test_a_stranger_s_simulator_is_searched_and_its_truth_is_found(capsys):

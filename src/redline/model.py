@@ -90,6 +90,14 @@ class Trace:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
+class ThinkTime:
+    """How long a user pauses: a gamma distribution with this mean in seconds and coefficient of variation."""
+
+    mean: float
+    cv: float = 0.0  # 0: always the mean; 1: exponential
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
 class Workload:
     """What the built-in load generator sends."""
 
@@ -103,6 +111,7 @@ class Workload:
     ignore_eos: bool = True
     request_timeout_s: float = 600.0
     trace: Trace | None = None  # its times where `arrivals` says so, its lengths where it has any
+    think_time_s: ThinkTime | None = None  # closed loop: between an answer and the user's next request
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -11,6 +11,7 @@ from redline.experiment import settings
 from redline.experiment.configurations import parse_url, servers_of, with_scheme
 from redline.experiment.goals import SEARCH, goal_of
 from redline.experiment.inputs import Load, nowhere
+from redline.experiment.loadshape import check_load
 from redline.experiment.settings import Path, Problem, Read
 from redline.experiment.workloads import PRESETS, check_command, parse_workload, workload_of
 from redline.model import CommandWorkload, Experiment, ServerConfig, Sla, UsageError, Variable, Workload
@@ -77,6 +78,8 @@ def _workloads(
         workload = workload_of(name, entry, path, problems, load)
         if isinstance(workload, CommandWorkload):
             check_command(workload, by, path, problems)
+        elif workload is not None:
+            check_load(workload, by, path, problems)
         if workload is not None:
             workloads.append(workload)
     return tuple(workloads)
@@ -144,6 +147,8 @@ def find_experiment(
     workload = _with_changes(workload, {key: value for key, value in changes.items() if value is not None}, problems)
     if isinstance(workload, CommandWorkload):
         check_command(workload, goal.by, (), problems)
+    else:
+        check_load(workload, goal.by, (), problems)
     if problems:
         raise settings.told(problems, "cannot start")
     fields = {key: given[key] for key in ("model", "headers", "api_key_env", "insecure") if key in given}

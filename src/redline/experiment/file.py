@@ -15,6 +15,7 @@ from redline.model import (
     Goal,
     Lengths,
     ServerConfig,
+    ThinkTime,
     UsageError,
     Workload,
 )
@@ -70,7 +71,8 @@ def _goal(goal: Goal) -> dict[str, object]:
 def _changed(value: Goal | ServerConfig | Workload, plain: object) -> dict[str, object]:
     """What differs from the defaults."""
     pairs = ((f.name, getattr(value, f.name), getattr(plain, f.name)) for f in fields(value))
-    return {name: asdict(ours) if isinstance(ours, Lengths) else ours for name, ours, theirs in pairs if ours != theirs}
+    changed = {name: ours for name, ours, theirs in pairs if ours != theirs}
+    return {name: asdict(ours) if isinstance(ours, Lengths | ThinkTime) else ours for name, ours in changed.items()}
 
 
 def _section(name: str, settings: Mapping[str, object]) -> str:

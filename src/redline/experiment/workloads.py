@@ -9,6 +9,7 @@ from typing import Any
 
 from redline.experiment.commands import placeholders
 from redline.experiment.inputs import Described, Load, nowhere
+from redline.experiment.loadshape import SHAPE
 from redline.experiment.settings import Path, Problem, Read, choice, flag, not_yet, read, text, told, words
 from redline.model import CommandWorkload, Lengths, UsageError, Variable, Workload
 from redline.units import nearest, parse_count, parse_duration, parse_not_negative, parse_positive
@@ -84,6 +85,7 @@ _OVERRIDES: Mapping[str, Read] = {
     "burstiness": parse_positive,
     "ignore_eos": flag,
     "request_timeout_s": parse_duration,
+    **SHAPE,
 }
 _SHORT: Mapping[str, Read] = {**_OVERRIDES, "trace": text}  # what also a short text can say
 _COMMAND: Mapping[str, Read] = {"command": words, "reader": text, "timeout_s": parse_duration}

@@ -10,6 +10,7 @@ from typing import Any, Literal
 from redline.loadgen.conn import Exchange
 from redline.loadgen.payload import Planned
 from redline.records import Status
+from redline.users import Turn
 
 _LINGER_NS = 1_000_000_000  # how long after [DONE] the HTTP message may stay open
 
@@ -31,11 +32,13 @@ COLUMNS: dict[str, Literal["q", "d", "i", "B"]] = {
 class Flight(Exchange):
     """A request that was due, until it has ended."""
 
-    __slots__ = ("deadline_ns", "plan", "scheduled_ns")
+    __slots__ = ("deadline_ns", "plan", "scheduled_ns", "turn")
 
-    def __init__(self, plan: Planned, scheduled_ns: int, deadline_ns: int, ended: Callable[[Flight], None]) -> None:
+    def __init__(
+        self, plan: Planned, turn: Turn, scheduled_ns: int, deadline_ns: int, ended: Callable[[Flight], None]
+    ) -> None:
         super().__init__(plan.payload, ended)
-        self.plan, self.scheduled_ns, self.deadline_ns = plan, scheduled_ns, deadline_ns
+        self.plan, self.turn, self.scheduled_ns, self.deadline_ns = plan, turn, scheduled_ns, deadline_ns
 
     def lingers(self, now_ns: int) -> bool:
         """Whether all was said a while ago, and only the HTTP message has no end."""

@@ -8,7 +8,7 @@ from dataclasses import asdict, fields, replace
 from typing import Any
 
 from redline.loadgen.payload import Shape, Target
-from redline.model import Lengths, Trace, Workload
+from redline.model import Lengths, ThinkTime, Trace, Workload
 
 
 def to_json(value: Target | Shape | Workload) -> dict[str, Any]:
@@ -39,6 +39,8 @@ def workload_from(facts: dict[str, Any], inputs: Mapping[str, bytes]) -> Workloa
     plain = {**facts, "prompt": Lengths(**facts["prompt"]), "output": Lengths(**facts["output"])}
     if facts["trace"] is not None:
         plain["trace"] = _trace(facts["trace"], inputs)
+    if facts["think_time_s"] is not None:
+        plain["think_time_s"] = ThinkTime(**facts["think_time_s"])
     return Workload(**plain)
 
 

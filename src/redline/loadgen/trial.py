@@ -6,16 +6,15 @@ import asyncio
 import math
 import resource
 import time
-from collections import deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
-from itertools import chain, takewhile
+from itertools import takewhile
 from typing import Any
 
-from redline import arrivals
+from redline.loadgen.ahead import Ahead
 from redline.loadgen.conn import Exchange
 from redline.loadgen.flights import Flight, Rows, named
-from redline.loadgen.payload import Payloads, Planned
+from redline.loadgen.payload import Payloads
 from redline.loadgen.pool import Pool
 from redline.loadgen.sources import describe
 from redline.loadgen.stamps import Histogram
@@ -23,6 +22,7 @@ from redline.loadgen.timer import Timer
 from redline.loadgen.wire import Header
 from redline.model import Variable
 from redline.records import Status
+from redline.users import Turn, Users
 
 TICK_S = 1.0
 _SWEEP_S = 0.05
@@ -30,8 +30,6 @@ _NEVER_NS = 1 << 62
 _AT_ONCE = 128  # requests sent before the loop reads again
 _BEAT_NS = 10_000_000  # how often the loop's lag is looked at where the kernel stamps no reads
 _PAUSE_S = 0.1  # of a closed-loop user after a failure, so that a server that refuses is not hammered
-_AHEAD, _AHEAD_BYTES, _AHEAD_MIN = 256, 1_048_576, 4  # requests that are built before they are due
-_SLICE_NS = 300_000  # of building at a time, so that reads do not wait
 _WARM = 32  # connections opened ahead for an open loop
 _TEXTS = 20  # different failures that are told apart
 _LIVE_GAPS = 500_000  # gaps of unfinished requests beyond this number are sent only at the end
@@ -62,13 +60,15 @@ class Run:
         self._beat = None if pool.has_stamps else Timer(self._loop, self._beaten)
         self._beat_ns = 0
         self._handles: dict[str, asyncio.TimerHandle] = {}
+        workload = payloads.workload
         self._closed_loop = spec.by == "concurrency"
-        self._due = self._due_times()
-        self._next_due_ns = 0
+        self._at_once = self._closed_loop and workload.think_time_s is None  # a user sends again with each answer
+        self._timeout_ns = int(workload.request_timeout_s * 1e9)
+        self._users = Users(workload, spec.by, spec.load, spec.seed, spec.spread_s)
+        self._next_due_ns = self._armed_ns = _NEVER_NS
         self._t0_ns = 0
-        self._ready: deque[Planned] = deque()
-        self._ready_bytes = 0
-        self._refilling = self._over = self._full = False
+        self._ahead = Ahead(payloads)
+        self._over = self._full = False
         self._in_flight: dict[int, Flight] = {}
         self._ended_rows = Rows()
         self._due_count = self._sent_count = 0
@@ -82,7 +82,7 @@ class Run:
 
     async def start(self) -> None:
         """Open connections and build requests, then begin."""
-        self._refill(slice_ns=_NEVER_NS)
+        self._ahead.fill()
         await self._pool.prewarm(self._warm_connections())
         if self._over:
             return
@@ -91,8 +91,7 @@ class Run:
         self._cpu_s, self._switches = time.process_time(), _involuntary_switches()
         self._t0_ns = time.monotonic_ns() + 1_000_000
         self._report("started", {}, {})
-        self._advance_due()
-        self._timer.set(self._next_due_ns)
+        self._await_next()
         if self._beat is not None:
             self._beaten()
         self._later("end", self._spec.max_s, lambda: self.stop("budget"))
@@ -121,49 +120,42 @@ class Run:
         if self._t0_ns:
             while self._next_due_ns <= now_ns:  # due, but this process came too late to send them
                 self._due_count += 1
-                self._advance_due()
+                self._users.take()
+                self._next_due_ns = self._ns(self._users.due_s)
         facts = {"reason": reason, **self._facts(now_ns), **self._evidence(now_ns)}
         self._report("ended", facts, named(self._ended_rows, rows))
 
     # ---- what is due ----
 
-    def _due_times(self) -> Iterator[float]:
-        spec = self._spec
-        if self._closed_loop:
-            return iter(arrivals.user_starts(int(spec.load), spec.spread_s, spec.seed).tolist())
-        chunks: Iterable[Any] = arrivals.times(self._payloads.workload, spec.load, spec.seed)
-        return chain.from_iterable(chunk.tolist() for chunk in chunks)
+    def _ns(self, at_s: float) -> int:
+        return self._t0_ns + int(at_s * 1e9) if at_s < 1e9 else _NEVER_NS
 
-    def _advance_due(self) -> None:
-        at_s = next(self._due, math.inf)
-        self._next_due_ns = self._t0_ns + int(at_s * 1e9) if at_s < 1e9 else _NEVER_NS
+    def _await_next(self) -> None:
+        """Set the timer to what is due next, unless it is already."""
+        self._next_due_ns = _NEVER_NS if self._full else self._ns(self._users.due_s)
+        if self._next_due_ns != self._armed_ns and not self._over:
+            self._armed_ns = self._next_due_ns
+            self._timer.set(self._next_due_ns)
 
     def _fire(self) -> None:
         """Send all that is due; with a pause for reading when that is much, since it may never end."""
+        self._armed_ns = 0
         for _ in range(_AT_ONCE):
-            now_ns = time.monotonic_ns()
-            due_ns = self._next_due_ns
-            if due_ns > now_ns:
-                self._timer.set(due_ns)
-                return
-            self._advance_due()
+            now_ns, due_ns = time.monotonic_ns(), self._ns(self._users.due_s)
+            if due_ns > now_ns or self._full:
+                break
             self._late.add((now_ns - due_ns) // 1_000)
-            # A user is ready when it starts; only an open loop has a schedule to be late for. This keeps requests
-            # of a closed loop in order of their times too.
-            self._launch(now_ns if self._closed_loop else due_ns)
-        if not self._over:
-            self._timer.set(self._next_due_ns)
+            # Users who do not think are ready when they start, whenever that is. This keeps requests in order of
+            # their times too.
+            self._launch(self._users.take(), now_ns if self._at_once else due_ns)
+        self._await_next()
 
-    def _launch(self, scheduled_ns: int) -> None:
+    def _launch(self, turn: Turn, scheduled_ns: int) -> None:
         if self._full:
             return
         self._due_count += 1
-        if not self._ready:
-            self._prepare()
-        plan = self._ready.popleft()
-        self._ready_bytes -= len(plan.payload)
-        timeout_ns = int(self._payloads.workload.request_timeout_s * 1e9)
-        flight = Flight(plan, scheduled_ns, scheduled_ns + timeout_ns, self._ended)
+        plan = self._ahead.take()
+        flight = Flight(plan, turn, scheduled_ns, scheduled_ns + self._timeout_ns, self._ended)
         self._in_flight[plan.i] = flight
         try:
             self._pool.send(flight)
@@ -175,9 +167,6 @@ class Run:
             self._full = True
             self._next_due_ns = _NEVER_NS
             self._loop.call_soon(self.stop, "budget")
-        if not self._refilling and self._wants_more():
-            self._refilling = True
-            self._loop.call_soon(self._refill)
 
     def _ended(self, flight: Flight) -> None:
         if self._in_flight.pop(flight.plan.i, None) is None:
@@ -194,39 +183,18 @@ class Run:
         else:
             self._count(words)
         self._ended_rows.add(flight, self._t0_ns, status, (end_ns - self._t0_ns) / 1e9)
-        if self._closed_loop and not self._over:
-            if status is Status.OK:
-                self._launch(now_ns)
-            else:
-                self._loop.call_later(_PAUSE_S, self._come_back)
-
-    def _come_back(self) -> None:
-        if not self._over:
-            self._launch(time.monotonic_ns())
-
-    # ---- building ahead ----
-
-    def _prepare(self) -> None:
-        plan = self._payloads.next()
-        self._ready.append(plan)
-        self._ready_bytes += len(plan.payload)
-
-    def _wants_more(self) -> bool:
-        count = len(self._ready)
-        return count < _AHEAD_MIN or (count < _AHEAD and self._ready_bytes < _AHEAD_BYTES)
-
-    def _refill(self, slice_ns: int = _SLICE_NS) -> None:
-        until_ns = time.monotonic_ns() + slice_ns
-        while self._wants_more():
-            self._prepare()
-            if time.monotonic_ns() >= until_ns:
-                self._loop.call_soon(self._refill)
-                return
-        self._refilling = False
+        if self._over:
+            return
+        if self._at_once and status is Status.OK:
+            self._launch(flight.turn, now_ns)
+        elif self._closed_loop:
+            self._users.answered(flight.turn, (now_ns - self._t0_ns) / 1e9 + (status is not Status.OK) * _PAUSE_S)
+            self._await_next()
 
     def _warm_connections(self) -> int:
-        """Of an open loop only some: servers with a thread for each connection would run out of them."""
-        return int(self._spec.load) if self._closed_loop else min(max(math.ceil(self._spec.load), 1), _WARM)
+        """Few where few may be needed: servers with a thread for each connection would run out of them."""
+        load = max(math.ceil(self._spec.load), 1)
+        return load if self._at_once else min(load, _WARM)
 
     # ---- beside the load ----
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import heapq
 import math
 from array import array
 from bisect import bisect_right
@@ -11,11 +10,12 @@ from collections.abc import Iterator
 import numpy as np
 from numpy.typing import NDArray
 
-from redline import arrivals, lengths
+from redline import lengths
 from redline.model import ClientEvidence, Failed, Measured, Outcome, Probe, Stop, Watch, Workload
 from redline.records import Floats, Ints, Records, Status
 from redline.simulate.engine import Engine, Request
 from redline.simulate.profiles import Profile
+from redline.users import Turn, Users
 
 _CHUNK = 1024
 _LOOK_AGAIN = 0.03  # after so much of the time so far, or a second: else a long trial costs the square of its length
@@ -78,9 +78,8 @@ class Run:
         self._closed = probe.by == "concurrency"
         self._engine = Engine(profile, seed, age_s=age_s)
         self._lengths = _lengths(workload, seed)
-        self._arrivals = iter(()) if self._closed else arrivals.times(workload, probe.load, seed)
-        starts = arrivals.user_starts(int(probe.load), probe.spread_s, seed).tolist() if self._closed else []
-        self._due: list[float] = starts  # a heap; a sorted list is one
+        self._users = Users(workload, probe.by, probe.load, seed, probe.spread_s)
+        self._turns: dict[int, Turn] = {}  # of the users who will be back
         self._requests: list[Request] = []
         self._ends = array("d")  # when each step ended
         self._late: list[Request] = []  # finished when the engine's last step ended, which may be after `advance` did
@@ -184,14 +183,14 @@ class Run:
         return flat
 
     def _next_due_s(self) -> float:
-        if not self._due and not self._closed:
-            self._due = next(self._arrivals).tolist()
-        return self._due[0] if self._due and len(self._requests) < self._limit else math.inf
+        return self._users.due_s if len(self._requests) < self._limit else math.inf
 
     def _send(self) -> None:
         """Send the request that is due next."""
-        due_s = heapq.heappop(self._due)
-        number = len(self._requests)
+        turn = self._users.take()
+        due_s, number = turn.due_s, len(self._requests)
+        if self._closed:
+            self._turns[number] = turn
         prompt, asked = next(self._lengths)
         sent, faults = number + 1, self._faults
         broken = faults.error_every and sent % faults.error_every == 0
@@ -225,7 +224,7 @@ class Run:
         if not self._in_flight and len(self._requests) >= self._limit:
             self.over_s = at_s
         if self._closed:
-            heapq.heappush(self._due, at_s + _TURNAROUND_S)
+            self._users.answered(self._turns.pop(number), at_s + _TURNAROUND_S)
 
     def _timeout_at_s(self) -> float:
         """When the oldest request in flight times out."""
