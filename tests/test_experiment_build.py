@@ -361,7 +361,10 @@ SERVER = GOOD["server"]
         ({"workload": None}, "workload is missing"),
         ({"workload": 'command = "b {rate} {concurrency} {result}"\nreader = "vllm"'}, "{concurrency} has no value"),
         ({"workload": 'command = "b {rte} {rate} {result}"\nreader = "vllm"'}, "{rte} (did you mean rate?)"),
-        ({"workload": 'preset = "chat"\nthink_time_s = 2'}, "think_time_s does nothing by rate"),
+        (
+            {"workload": 'preset = "chat"\nthink_time_s = 2'},
+            "line 6: [workload.chat] think_time_s does nothing by rate",
+        ),
         ({"workload": 'dataset = "x.json"'}, "dataset: not supported yet"),
         ({"sla": None}, "sla is missing"),
         ({"sla": ""}, "line 7: [sla] sla is missing"),
@@ -602,9 +605,22 @@ def test_a_shaped_load_reads_back_as_the_same_experiment(load, think):
     assert replace(experiment, name="exp") == load(experiment_to_toml(experiment))
 
 
-def test_find_refuses_a_shape_that_does_not_fit_its_load():
-    with pytest.raises(UsageError, match="think_time_s does nothing by rate"):
-        find_experiment("http://h", ["p99_ttft_ms<=1"], {"workload": "chat:think_time_s=2"})
+@pytest.mark.parametrize(
+    ("shape", "by", "says"),
+    [
+        ("think_time_s=2", "rate", "think_time_s does nothing by rate"),
+        ("max_in_flight=8", "concurrency", "max_in_flight does nothing by concurrency"),
+        ("think_time_s=2", "concurrency", None),
+        ("max_in_flight=8", "rate", None),
+    ],
+)
+def test_find_refuses_a_shape_that_does_not_fit_its_load(shape, by, says):
+    options = {"workload": f"chat:{shape}", "by": by}
+    if says is None:
+        assert find_experiment("http://h", ["p99_ttft_ms<=1"], options)
+    else:
+        with pytest.raises(UsageError, match=says):
+            find_experiment("http://h", ["p99_ttft_ms<=1"], options)
 
 
 def test_several_configurations_are_not_made_into_a_file(load):

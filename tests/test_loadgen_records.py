@@ -42,6 +42,7 @@ def rows(requests, prefix):
             columns[name].append(number)
         columns["status"].append(status)
         columns["gap_count"].append(len(gaps))
+        columns["held_s"].append(0.0)
         columns["gaps_us"].extend(gaps)
     return {f"{prefix}.{name}": column.tobytes() for name, column in columns.items()}
 
@@ -107,7 +108,14 @@ def evidence(late_us=(), delays_us=(), gaps_us=(), **more) -> ClientEvidence:
     for us in delays_us:
         delays.add(us)
     facts = {"late": late.counts, "read_delays": delays.counts, "kernel_stamps": True, "cpu_share": 0.1}
-    facts |= {"due": 100, "sent": 100, "involuntary_switches": 3, "without_usage": 0, "errors": {"x": 1}}
+    facts |= {
+        "due": 100,
+        "sent": 100,
+        "held_back": 0,
+        "involuntary_switches": 3,
+        "without_usage": 0,
+        "errors": {"x": 1},
+    }
     none = np.zeros(0)
     records = Records(
         observed_s=1.0,
@@ -134,12 +142,25 @@ def test_lateness_is_told_by_quantiles():
 
 
 @pytest.mark.parametrize(
-    ("due", "sent", "expected"), [(100, 100, True), (100, 90, True), (100, 89, False), (9, 1, True)]
+    ("due", "sent", "back", "expected"),
+    [(100, 100, 0, True), (100, 90, 0, True), (100, 89, 0, False), (9, 1, 0, True), (200, 100, 100, True)],
 )
-def test_a_load_that_was_not_offered_is_no_evidence(due, sent, expected):
-    assert expected is offered(evidence(due=due, sent=sent))
+def test_a_load_that_was_not_offered_is_no_evidence(due, sent, back, expected):
+    assert expected is offered(evidence(due=due, sent=sent, held_back=back))
 
 
 def test_tokens_counted_as_events_are_said():
     assert evidence().tokens_from_usage
     assert not evidence(without_usage=1).tokens_from_usage
+
+
+def test_waits_for_a_place_are_kept_and_records_from_before_there_were_any_are_read():
+    held = rows([(0, [], Status.OK), (1, [], Status.OK)], "done") | {"done.held_s": array("d", [0.0, 0.5]).tobytes()}
+    collector = Collector()
+    collector.add(held)
+    records = collector.records(9.0)
+    older = {name: column for name, column in records.columns().items() if name != "held_s"}
+
+    assert [0.0, 0.5] == Records.from_columns(records.columns()).held_s.tolist()
+    assert [0.0, -0.5] == records.late_s().tolist()  # sent when it was due, says this made-up record
+    assert [0.0, 0.0] == Records.from_columns(older).late_s().tolist()

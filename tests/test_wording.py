@@ -3,7 +3,7 @@ from dataclasses import replace
 import pytest
 
 from redline import wording
-from redline.model import Answer, Failed, Invalid, Measured, Outcome, Probe, Stop, Trial
+from redline.model import Answer, ClientEvidence, Failed, Invalid, Measured, Outcome, Probe, Stop, Trial
 from redline.sla import parse_sla
 
 SLA = parse_sla("chat: p99_ttft_ms<=200, p90_tpot_ms<=50")
@@ -153,3 +153,19 @@ def test_what_several_answers_end_with_is_told_once() -> None:
 
     assert "max_num_seqs=64, chat, chat never became ready: exited with code 2; last lines of log:\nboom" == first
     assert "max_num_seqs=64, chat, batch never became ready: as above" == second
+
+
+@pytest.mark.parametrize(
+    ("load", "kind", "held", "warned"),
+    [(12.1, "main", 30, True), (12.1, "main", 0, False), (12.1, "scout", 30, False), (14.0, "main", 30, False)],
+)
+def test_an_answer_warns_of_a_cap_that_was_reached_at_the_capacity(
+    load: float, kind: str, held: int, warned: bool
+) -> None:
+    client = ClientEvidence(due=1200, sent=1200, held=held)
+    seen = trial(Measured(stop=Stop(reason="full", at_s=9.0), duration_s=9.0, client=client))
+    seen = replace(seen, probe=replace(seen.probe, load=load, kind=kind), warnings=("odd",))  # type: ignore[arg-type]
+
+    expected = "max_in_flight was reached at 12.1 requests/s: 30 of 1,200 requests waited in the client"
+    assert ((expected,) if warned else ()) + ("odd",) == wording.notes(EDGE, [seen])
+    assert ("odd",) == wording.notes(replace(EDGE, capacity=None), [seen])

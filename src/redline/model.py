@@ -112,6 +112,7 @@ class Workload:
     request_timeout_s: float = 600.0
     trace: Trace | None = None  # its times where `arrivals` says so, its lengths where it has any
     think_time_s: ThinkTime | None = None  # closed loop: between an answer and the user's next request
+    max_in_flight: int | None = None  # open loop: with so many on their way, whoever is due waits in the client
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -247,6 +248,8 @@ class ClientEvidence:
 
     due: int = 0  # requests whose time had come
     sent: int = 0
+    held: int = 0  # had to wait for a place, as `max_in_flight` asks: that is no lateness
+    held_back: int = 0  # of those: never got one
     late_p50_s: float = 0.0  # sending after the due time
     late_p99_s: float = 0.0
     read_delay_p99_s: float = 0.0  # reading after the kernel's receive stamp, or the loop's lag where there is none

@@ -28,6 +28,7 @@ class Records:
     """n requests in order of their scheduled time; times in seconds since the trial began, NaN where not (yet) there.
 
     Latency counts from `scheduled_s`: in open loop the time of the schedule, in closed loop the time a user was ready.
+    A wait for a place under a cap is part of it, and stands in `held_s`.
     """
 
     observed_s: float  # when this was seen: the age of an unfinished request is observed_s - scheduled_s
@@ -41,6 +42,7 @@ class Records:
     status: NDArray[np.uint8]
     gaps_us: Ints = field(default_factory=lambda: np.zeros(0, np.int32))  # between content events, all requests, flat
     gap_offsets: NDArray[np.int64] = field(default_factory=lambda: np.zeros(0, np.int64))  # n+1 offsets, or none
+    held_s: Floats = field(default_factory=lambda: np.zeros(0))  # n waits for a place, or none where nothing waited
 
     def __len__(self) -> int:
         return len(self.scheduled_s)
@@ -57,6 +59,11 @@ class Records:
     def broken(self) -> NDArray[np.bool_]:
         """Failed, rejected or timed out."""
         return np.greater_equal(self.status, Status.FAILED)
+
+    def late_s(self) -> Floats:
+        """How much later than it could have the client sent each request; NaN where it did not."""
+        late_s: Floats = self.sent_s - self.scheduled_s
+        return late_s - self.held_s if len(self.held_s) else late_s
 
     def ttft_ms(self) -> Floats:
         """Time to first token from the scheduled send; NaN without a token."""
@@ -82,5 +89,6 @@ class Records:
     @classmethod
     def from_columns(cls, columns: dict[str, NDArray[np.generic]]) -> Records:
         """The inverse of `columns`; KeyError names a missing column."""
+        columns = {"held_s": np.zeros(0), **columns}  # what was stored before there were caps has none
         arrays = {f.name: columns[f.name] for f in fields(cls)}
         return cls(**{**arrays, "observed_s": float(arrays["observed_s"][0])})  # type: ignore[arg-type]  # by name

@@ -38,7 +38,7 @@ from redline.units import nearest
 from redline.verdict import Judgement, judge, summary
 from redline.verdict.tally import first_look, steady_window, tally
 from redline.verdict.watch import first_wave
-from redline.wording import load_text, trial_number
+from redline.wording import load_text, notes, trial_number
 
 OPTIONS = "options.json"  # what the command line changed in the experiment's file
 _NOT_YET = "it was not measured to an end"
@@ -89,13 +89,7 @@ class Opened:
     def answer(self, case: Case, sla: Sla) -> Answer:
         trials = self.trials.get(case.key, ())
         found = answer_now(trials, sla, self.experiment.goal, _NOT_YET if trials else "nothing was measured yet")
-        met = [warning for trial in trials for warning in trial.warnings]
-        return replace(
-            found,
-            server=case.server.name,
-            workload=case.workload.name,
-            warnings=tuple(dict.fromkeys([*found.warnings, *met])),
-        )
+        return replace(found, server=case.server.name, workload=case.workload.name, warnings=notes(found, trials))
 
     def verdicts(self, slas: Sequence[Sla]) -> list[dict[str, object]]:
         """For each answer, in their order, what each full trial proves at its load: further keys of its JSON."""
@@ -274,6 +268,7 @@ def _csv(records: Records) -> Iterator[str]:
         "tokens_in": records.tokens_in,
         "tokens_out": records.tokens_out,
         "tokens_asked": records.tokens_asked,
+        **({"held_s": records.held_s} if len(records.held_s) else {}),
     }
     yield _line(list(columns))
     for row in zip(*columns.values(), strict=True):

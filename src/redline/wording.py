@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Literal, TypeAlias
 
-from redline.model import UNITS, Answer, Criterion, Failed, Invalid, Probe, Sla, Trial, Variable
+from redline.model import UNITS, Answer, Criterion, Failed, Invalid, Measured, Probe, Sla, Trial, Variable
 from redline.sla import met, ratio
 
 Standing: TypeAlias = Literal["holds", "too much", "open", "lost"]  # lost: it says nothing about the server
@@ -19,6 +19,7 @@ _KINDS = {
     "hold": "holding",
     "list": "measuring",
 }
+_NEAR = 0.01  # of the capacity: a trial at this load is one at the capacity
 
 
 def number(x: float) -> str:
@@ -187,6 +188,22 @@ def sentences(answers: Sequence[Answer]) -> list[str]:
 def tells_error(answer: Answer) -> bool:
     """Does the answer's sentence end with its error, the log's tail included?"""
     return bool(answer.error) and answer.evidence in ("undecided", "not_started")
+
+
+def notes(answer: Answer, trials: Sequence[Trial]) -> tuple[str, ...]:
+    """What to hear with an answer: its own warnings, those of its trials, and whether a cap took part in it."""
+    met = [warning for trial in trials for warning in trial.warnings]
+    return tuple(dict.fromkeys([*answer.warnings, *_held(answer, trials), *met]))
+
+
+def _held(answer: Answer, trials: Sequence[Trial]) -> list[str]:
+    for trial in trials:
+        near = answer.capacity is not None and abs(trial.probe.load - answer.capacity) <= _NEAR * answer.capacity
+        client = trial.outcome.client if isinstance(trial.outcome, Measured) and trial.probe.kind != "scout" else None
+        if near and client and client.held:
+            share = f"{client.held:,} of {client.due:,} requests waited in the client"
+            return [f"max_in_flight was reached at {load_text(trial.probe.load, answer.variable)}: {share}"]
+    return []
 
 
 def _so_far(answer: Answer, unit: str) -> str:

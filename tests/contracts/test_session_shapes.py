@@ -1,4 +1,4 @@
-"""How every Session shapes its load: users who think."""
+"""How every Session shapes its load: users who think, and a cap on requests in flight."""
 
 import re
 import subprocess
@@ -10,9 +10,10 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+from redline import arrivals
 from redline.loadgen import open_session
 from redline.model import Endpoint, Lengths, Measured, Probe, Session, ThinkTime, Workload
-from redline.records import Records
+from redline.records import Status
 from redline.simulate.profiles import PROFILES
 from redline.simulate.session import VirtualSession
 from redline.users import pause_s
@@ -48,11 +49,16 @@ def opened(request) -> Iterator[Opened]:
         yield opened
 
 
-def records(opened: Opened, workload: Workload, probe: Probe, seed: int = 1) -> Records:
+def measured(opened: Opened, workload: Workload, probe: Probe, seed: int = 1) -> Measured:
     with opened(workload) as session:
         outcome = session.measure(probe, lambda _: None, seed)
     assert isinstance(outcome, Measured), outcome
-    return outcome.records
+    return outcome
+
+
+def most_flying(since_s: np.ndarray, end_s: np.ndarray) -> int:
+    ends = np.where(np.isnan(end_s), np.inf, end_s)
+    return max(int(np.sum((since_s <= at) & (ends > at))) for at in since_s[~np.isnan(since_s)])
 
 
 # ---- users who think -------------------------------------------------------------------------------------------------
@@ -60,7 +66,8 @@ def records(opened: Opened, workload: Workload, probe: Probe, seed: int = 1) -> 
 
 @pytest.mark.parametrize("think", [ThinkTime(mean=0.1), ThinkTime(mean=0.1, cv=1.0)], ids=["alike", "gamma"])
 def test_a_user_comes_back_when_the_pause_after_the_answer_is_over(opened, think):
-    found = records(opened, replace(WORKLOAD, think_time_s=think), replace(USERS, load=1.0, spread_s=0.0), seed=3)
+    alone = replace(USERS, load=1.0, spread_s=0.0)
+    found = measured(opened, replace(WORKLOAD, think_time_s=think), alone, seed=3).records
     ended = int(found.ok.sum())
     pauses = [pause_s(think, 3, 0, turn) for turn in range(len(found) - 1)]
 
@@ -71,10 +78,69 @@ def test_a_user_comes_back_when_the_pause_after_the_answer_is_over(opened, think
 
 
 def test_users_who_think_are_more_than_the_requests_in_flight(opened):
-    found = records(opened, replace(WORKLOAD, think_time_s=ThinkTime(mean=0.2, cv=1.0)), replace(USERS, load=20.0))
-    ends = np.where(np.isnan(found.end_s), np.inf, found.end_s)
-    flying = [int(np.sum((found.scheduled_s <= at) & (ends > at))) for at in found.scheduled_s]
+    thoughtful = replace(WORKLOAD, think_time_s=ThinkTime(mean=0.2, cv=1.0))
+    found = measured(opened, thoughtful, replace(USERS, load=20.0)).records
 
     assert len(found) > 50
     assert (np.diff(found.scheduled_s) >= 0).all()
-    assert max(flying) < 16
+    assert most_flying(found.scheduled_s, found.end_s) < 16
+
+
+# ---- a cap on requests in flight -------------------------------------------------------------------------------------
+
+CAPPED = replace(WORKLOAD, max_in_flight=2)
+RATE = Probe(by="rate", load=100.0, kind="main", max_s=1.2)
+
+
+def test_no_more_are_in_flight_than_the_cap_allows_and_the_wait_is_no_lateness(opened):
+    outcome = measured(opened, CAPPED, RATE, seed=5)
+    found, client = outcome.records, outcome.client
+    sent, waited = ~np.isnan(found.sent_s), found.held_s > 0
+
+    assert most_flying(found.sent_s, found.end_s) == 2
+    assert sent.sum() > 20
+    assert waited.sum() > 20
+    assert found.scheduled_s == pytest.approx(arrivals.between(CAPPED, 100.0, 5, 9.0)[: len(found)], abs=2e-6)
+    assert (found.sent_s >= found.scheduled_s + found.held_s - 1e-6)[sent].all()
+    assert np.median(found.late_s()[sent]) < 0.01
+    assert np.max(found.held_s[sent]) > 0.1
+    assert np.max(found.ttft_ms()[found.ok]) > 100  # latency counts from the schedule
+    assert (client.held, client.sent) == (waited.sum(), sent.sum())
+
+
+def test_those_held_back_at_the_end_are_due_and_as_old_as_their_wait(opened):
+    outcome = measured(opened, CAPPED, RATE, seed=5)
+    found, client = outcome.records, outcome.client
+    back = np.isnan(found.sent_s)
+
+    assert back.sum() > 10
+    assert (found.status[back] == Status.RUNNING).all()
+    assert found.age_s()[back] == pytest.approx(found.held_s[back])
+    assert (client.due, client.held_back) == (len(found), back.sum()) == (client.sent + back.sum(), back.sum())
+    assert len(found) == pytest.approx(100 * outcome.duration_s, rel=0.35)
+
+
+def test_a_cap_that_is_not_reached_changes_nothing(opened):
+    slow = replace(RATE, load=20.0)
+    capped, free = (measured(opened, replace(WORKLOAD, max_in_flight=cap), slow) for cap in (500, None))
+    common = min(len(capped.records), len(free.records))
+
+    assert (0, 0) == (capped.client.held, len(capped.records.held_s))
+    assert capped.records.scheduled_s[:common] == pytest.approx(free.records.scheduled_s[:common], abs=2e-6)
+
+
+def test_a_budget_of_requests_counts_those_that_waited(opened):
+    outcome = measured(opened, CAPPED, replace(RATE, load=400.0, max_s=60.0, max_requests=15))
+
+    assert (len(outcome.records), outcome.client.due, outcome.client.sent) == (15, 15, 15)
+    assert outcome.client.held > 3
+
+
+def test_a_request_can_time_out_while_it_waits(opened):
+    outcome = measured(opened, replace(CAPPED, request_timeout_s=0.25), replace(RATE, load=200.0))
+    found = outcome.records
+    late, unsent = found.status == Status.TIMED_OUT, np.isnan(found.sent_s)
+
+    assert (late & unsent).sum() > 20
+    assert found.age_s()[late] == pytest.approx(0.25, abs=0.3)
+    assert (unsent.sum(), len(found)) == (outcome.client.held_back, outcome.client.due)

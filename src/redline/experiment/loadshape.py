@@ -6,7 +6,7 @@ from collections.abc import Mapping
 
 from redline.experiment.settings import Path, Problem, Read, read
 from redline.model import ThinkTime, UsageError, Variable, Workload
-from redline.units import parse_duration, parse_not_negative
+from redline.units import parse_count, parse_duration, parse_not_negative
 
 
 def _think_time(value: object) -> ThinkTime:
@@ -22,11 +22,16 @@ def _think_time(value: object) -> ThinkTime:
     return ThinkTime(**settings)
 
 
-SHAPE: Mapping[str, Read] = {"think_time_s": _think_time}
+SHAPE: Mapping[str, Read] = {"think_time_s": _think_time, "max_in_flight": parse_count}
 
 
 def check_load(workload: Workload, by: Variable, path: Path, problems: list[Problem]) -> None:
     """Does its shape fit the load that is searched?"""
-    if workload.think_time_s is not None and by == "rate":
-        why = "does nothing by rate, where requests come by the schedule: remove it, or search by concurrency"
-        problems.append(Problem(path=(*path, "think_time_s"), text=f"think_time_s {why}"))
+
+    def problem(key: str, why: str) -> None:
+        problems.append(Problem(path=(*path, key), text=f"{key} does nothing by {by}, {why}"))
+
+    if by == "rate" and workload.think_time_s is not None:
+        problem("think_time_s", "where requests come by the schedule: remove it, or search by concurrency")
+    if by == "concurrency" and workload.max_in_flight is not None:
+        problem("max_in_flight", "where the load itself says how many are in flight: remove it, or search by rate")

@@ -22,6 +22,7 @@ _TYPES: dict[str, type[np.generic]] = {
     "status": np.uint8,
     "gap_count": np.int32,
     "gaps_us": np.int32,
+    "held_s": np.float64,
 }
 _Columns: TypeAlias = dict[str, NDArray[np.generic]]
 
@@ -51,6 +52,8 @@ class Collector:
         everything = _joined([*self._settled, _ordered(_joined([self._open, self._live]))])
         offsets = np.concatenate([[0], np.cumsum(everything.pop("gap_count"), dtype=np.int64)])
         del everything["i"]
+        if not everything["held_s"].any():
+            everything["held_s"] = np.zeros(0)
         return Records(observed_s=now_s, gap_offsets=offsets, **everything)  # type: ignore[arg-type]  # by name
 
     def _settle(self) -> None:

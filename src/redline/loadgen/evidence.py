@@ -22,6 +22,8 @@ def evidence_of(facts: Mapping[str, Any], records: Records) -> ClientEvidence:
     return ClientEvidence(
         due=facts["due"],
         sent=facts["sent"],
+        held=int(np.count_nonzero(records.held_s)),
+        held_back=facts["held_back"],
         late_p50_s=late.quantile_us(0.5) / 1e6,
         late_p99_s=late.quantile_us(0.99) / 1e6,
         read_delay_p99_s=delays.quantile_us(0.99) / 1e6,
@@ -36,4 +38,5 @@ def evidence_of(facts: Mapping[str, Any], records: Records) -> ClientEvidence:
 
 def offered(client: ClientEvidence) -> bool:
     """Whether the load was really offered; else the trial says nothing about the server."""
-    return client.due < _LEAST_DUE or client.sent >= _LEAST_SENT * client.due
+    owed = client.due - client.held_back
+    return owed < _LEAST_DUE or client.sent >= _LEAST_SENT * owed

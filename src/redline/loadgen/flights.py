@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from array import array
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, Literal
 
 from redline.loadgen.conn import Exchange
@@ -26,19 +26,21 @@ COLUMNS: dict[str, Literal["q", "d", "i", "B"]] = {
     "status": "B",
     "gap_count": "i",
     "gaps_us": "i",
+    "held_s": "d",
 }
 
 
 class Flight(Exchange):
     """A request that was due, until it has ended."""
 
-    __slots__ = ("deadline_ns", "plan", "scheduled_ns", "turn")
+    __slots__ = ("deadline_ns", "held_ns", "plan", "scheduled_ns", "turn")
 
     def __init__(
         self, plan: Planned, turn: Turn, scheduled_ns: int, deadline_ns: int, ended: Callable[[Flight], None]
     ) -> None:
         super().__init__(plan.payload, ended)
         self.plan, self.turn, self.scheduled_ns, self.deadline_ns = plan, turn, scheduled_ns, deadline_ns
+        self.held_ns = 0  # how long it had to wait for a place
 
     def lingers(self, now_ns: int) -> bool:
         """Whether all was said a while ago, and only the HTTP message has no end."""
@@ -78,6 +80,19 @@ class Rows:
         gaps_us = response.gaps_us if with_gaps else ()
         rows["gap_count"].append(len(gaps_us))
         rows["gaps_us"].extend(gaps_us)
+        rows["held_s"].append(flight.held_ns / 1e9)
+
+    def add_held(self, number: int, scheduled_s: Sequence[float], now_s: float) -> None:
+        """Requests from `number` on that are due and wait for a place; what they ask for is not yet known."""
+        rows, count = self.columns, len(scheduled_s)
+        rows["i"].extend(range(number, number + count))
+        rows["scheduled_s"].extend(scheduled_s)
+        rows["held_s"].extend(now_s - due_s for due_s in scheduled_s)
+        rows["status"].extend([Status.RUNNING] * count)
+        for name in ("sent_s", "first_s", "end_s"):
+            rows[name].extend([math.nan] * count)
+        for name in ("tokens_in", "tokens_out", "tokens_asked", "gap_count"):
+            rows[name].extend([0] * count)
 
 
 def named(ended: Rows, in_flight: Rows) -> dict[str, array[Any]]:

@@ -6,7 +6,8 @@ import asyncio
 import math
 import resource
 import time
-from collections.abc import Callable
+from collections import deque
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from itertools import takewhile
 from typing import Any
@@ -64,12 +65,16 @@ class Run:
         self._closed_loop = spec.by == "concurrency"
         self._at_once = self._closed_loop and workload.think_time_s is None  # a user sends again with each answer
         self._timeout_ns = int(workload.request_timeout_s * 1e9)
+        self._places = workload.max_in_flight or math.inf
+        self._most = math.inf if spec.max_requests is None else spec.max_requests
         self._users = Users(workload, spec.by, spec.load, spec.seed, spec.spread_s)
         self._next_due_ns = self._armed_ns = _NEVER_NS
         self._t0_ns = 0
         self._ahead = Ahead(payloads)
-        self._over = self._full = False
+        self._over = False
         self._in_flight: dict[int, Flight] = {}
+        self._held: deque[tuple[Turn, int]] = deque()  # due, and waiting for a place
+        self._launched = self._never_sent = 0
         self._ended_rows = Rows()
         self._due_count = self._sent_count = 0
         self._late = Histogram()
@@ -109,12 +114,10 @@ class Run:
         self._timer.close()
         if self._beat is not None:
             self._beat.close()
-        in_flight = self._in_flight
+        in_flight = list(self._in_flight.values())
+        rows = self._unfinished(now_ns, in_flight)
         self._in_flight = {}
-        rows = Rows()
-        for flight in in_flight.values():
-            rows.add(flight, self._t0_ns)
-        for flight in in_flight.values():
+        for flight in in_flight:
             flight.ended = _ignore
             self._pool.drop(flight, "the trial ended")
         if self._t0_ns:
@@ -132,7 +135,7 @@ class Run:
 
     def _await_next(self) -> None:
         """Set the timer to what is due next, unless it is already."""
-        self._next_due_ns = _NEVER_NS if self._full else self._ns(self._users.due_s)
+        self._next_due_ns = self._ns(self._users.due_s) if self._due_count < self._most else _NEVER_NS
         if self._next_due_ns != self._armed_ns and not self._over:
             self._armed_ns = self._next_due_ns
             self._timer.set(self._next_due_ns)
@@ -142,29 +145,37 @@ class Run:
         self._armed_ns = 0
         for _ in range(_AT_ONCE):
             now_ns, due_ns = time.monotonic_ns(), self._ns(self._users.due_s)
-            if due_ns > now_ns or self._full:
+            if due_ns > now_ns or self._due_count >= self._most:
                 break
             self._late.add((now_ns - due_ns) // 1_000)
+            turn = self._users.take()
+            self._due_count += 1
+            if self._held or len(self._in_flight) >= self._places:
+                self._held.append((turn, due_ns))
+                continue
             # Users who do not think are ready when they start, whenever that is. This keeps requests in order of
             # their times too.
-            self._launch(self._users.take(), now_ns if self._at_once else due_ns)
+            self._launch(turn, now_ns if self._at_once else due_ns)
         self._await_next()
 
-    def _launch(self, turn: Turn, scheduled_ns: int) -> None:
-        if self._full:
-            return
-        self._due_count += 1
-        plan = self._ahead.take()
-        flight = Flight(plan, turn, scheduled_ns, scheduled_ns + self._timeout_ns, self._ended)
-        self._in_flight[plan.i] = flight
+    def _launch(self, turn: Turn, scheduled_ns: int, held_ns: int = 0) -> None:
+        flight = self._next_flight(turn, scheduled_ns)
+        flight.held_ns = held_ns
+        self._in_flight[flight.plan.i] = flight
         try:
             self._pool.send(flight)
             self._sent_count += 1
         except OSError as error:
             flight.response.give_up(f"not sent: {describe(error)}")
             self._loop.call_soon(self._ended, flight)  # not at once: a user would send again from in here
-        if self._spec.max_requests is not None and plan.i + 1 >= self._spec.max_requests:
-            self._full = True
+        self._stop_if_that_was_all()
+
+    def _next_flight(self, turn: Turn, scheduled_ns: int) -> Flight:
+        self._launched += 1
+        return Flight(self._ahead.take(), turn, scheduled_ns, scheduled_ns + self._timeout_ns, self._ended)
+
+    def _stop_if_that_was_all(self) -> None:
+        if self._launched >= self._most:
             self._next_due_ns = _NEVER_NS
             self._loop.call_soon(self.stop, "budget")
 
@@ -186,7 +197,13 @@ class Run:
         if self._over:
             return
         if self._at_once and status is Status.OK:
-            self._launch(flight.turn, now_ns)
+            if self._due_count < self._most:
+                self._due_count += 1
+                self._launch(flight.turn, now_ns)
+        elif self._held:
+            if len(self._in_flight) < self._places:
+                turn, due_ns = self._held.popleft()
+                self._launch(turn, due_ns, now_ns - due_ns)
         elif self._closed_loop:
             self._users.answered(flight.turn, (now_ns - self._t0_ns) / 1e9 + (status is not Status.OK) * _PAUSE_S)
             self._await_next()
@@ -206,10 +223,8 @@ class Run:
         self._pool.stamps.measure_offset()
         for flight in [flight for flight in self._in_flight.values() if flight.lingers(now_ns)]:
             self._cut(flight, *flight.response.outcome(flight.plan.tokens_asked))
-        rows = Rows()
         with_gaps = sum(len(flight.response.gaps_us) for flight in self._in_flight.values()) < _LIVE_GAPS
-        for flight in self._in_flight.values():
-            rows.add(flight, self._t0_ns, with_gaps=with_gaps)
+        rows = self._unfinished(now_ns, self._in_flight.values(), with_gaps=with_gaps)
         if self._report("records", self._facts(now_ns), named(self._ended_rows, rows)):
             self._ended_rows = Rows()
         elapsed_s = (now_ns - self._t0_ns) / 1e9
@@ -221,6 +236,12 @@ class Run:
         late = list(takewhile(lambda flight: flight.deadline_ns <= now_ns, self._in_flight.values()))
         for flight in late:
             self._cut(flight, Status.TIMED_OUT, f"timed out after {self._payloads.workload.request_timeout_s:g} s")
+        while self._held and self._held[0][1] + self._timeout_ns <= now_ns:
+            flight = self._next_flight(*self._held.popleft())
+            flight.held_ns = self._timeout_ns
+            self._never_sent += 1
+            self._finish(flight, Status.TIMED_OUT, "timed out in the client, before max_in_flight had a place for it")
+            self._stop_if_that_was_all()
         self._handles["sweep"] = self._loop.call_later(_SWEEP_S, self._sweep)
 
     def _cut(self, flight: Flight, status: Status, words: str) -> None:
@@ -240,6 +261,14 @@ class Run:
 
     # ---- records ----
 
+    def _unfinished(self, now_ns: int, in_flight: Iterable[Flight], *, with_gaps: bool = True) -> Rows:
+        rows = Rows()
+        for flight in in_flight:
+            rows.add(flight, self._t0_ns, with_gaps=with_gaps)
+        scheduled_s = [(due_ns - self._t0_ns) / 1e9 for _, due_ns in self._held]
+        rows.add_held(self._launched, scheduled_s, (now_ns - self._t0_ns) / 1e9)
+        return rows
+
     def _facts(self, now_ns: int) -> Header:
         return {"now_s": (now_ns - self._t0_ns) / 1e9 if self._t0_ns else 0.0}
 
@@ -249,6 +278,7 @@ class Run:
         return {
             "due": self._due_count,
             "sent": self._sent_count,
+            "held_back": self._never_sent + len(self._held),
             "late": self._late.counts,
             "read_delays": stamps.read_delays.counts,
             "kernel_stamps": stamps.from_kernel > 0,

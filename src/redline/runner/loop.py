@@ -41,6 +41,7 @@ from redline.model import (
 )
 from redline.records import Records
 from redline.runner.lab import Lab, Subject
+from redline.wording import notes
 
 _DEATHS = 2  # of the server in one case: it is started again once
 _IDLE_S = 60.0
@@ -286,13 +287,12 @@ def _server_died(trial: Trial) -> bool:
 
 
 def _finish(run: _Run, search: _Search, answers: Sequence[Answer]) -> None:
-    met = [warning for trial in search.evidence for warning in trial.warnings]
     search.answers = [
         replace(
             answer,
             server=search.case.server.name,
             workload=search.case.workload.name,
-            warnings=tuple(dict.fromkeys([*answer.warnings, *met])),
+            warnings=notes(answer, search.evidence),
             error=answer.error or (_last_words(search.evidence) if answer.evidence == "crashed" else None),
         )
         for answer in answers

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from array import array
 from bisect import bisect_right
+from collections import deque
 from collections.abc import Iterator
 
 import numpy as np
@@ -76,6 +77,8 @@ class Run:
         self._limit = math.inf if probe.max_requests is None else probe.max_requests
         self._timeout_s = workload.request_timeout_s
         self._closed = probe.by == "concurrency"
+        self._places = workload.max_in_flight or math.inf
+        self._held: deque[Request] = deque()  # due, and waiting for a place
         self._engine = Engine(profile, seed, age_s=age_s)
         self._lengths = _lengths(workload, seed)
         self._users = Users(workload, probe.by, probe.load, seed, probe.spread_s)
@@ -105,12 +108,18 @@ class Run:
             if engine.now_s > until_s:
                 return
             for request in self._late:
+                self._in_flight -= 1
                 self._ended(request, Status.OK, engine.now_s)
             self._late = []
             while (timeout_s := self._timeout_at_s()) <= engine.now_s:
                 request = self._requests[self._oldest]
-                engine.abort(request)
+                if self._held and request is self._held[0]:
+                    self._held.popleft()
+                else:
+                    engine.abort(request)
+                    self._in_flight -= 1
                 self._ended(request, Status.TIMED_OUT, timeout_s)
+            self._release(engine.now_s)
             if engine.now_s >= until_s:
                 return
             stop_s = until_s if engine.full else min(until_s, self._next_due_s())
@@ -130,10 +139,16 @@ class Run:
             offsets = np.concatenate([[0], np.cumsum(np.maximum(out.astype(np.int64) - 1, 0))])
             flat = self._gaps(steps, offsets)
         scheduled = np.array(columns.scheduled)
+        sent, held = scheduled.copy(), np.zeros(0)
+        if columns.held:
+            waited = np.array(columns.held)
+            gone_s = np.where(np.isnan(columns.end), now_s, columns.end)
+            held = np.where(np.isnan(waited), gone_s - scheduled, waited)
+            sent += waited
         return Records(
             observed_s=now_s,
             scheduled_s=scheduled,
-            sent_s=scheduled.copy(),
+            sent_s=sent,
             first_s=first,
             end_s=np.array(columns.end),
             tokens_in=np.array(columns.tokens_in, np.int32),
@@ -142,11 +157,12 @@ class Run:
             status=np.array(columns.status, np.uint8),
             gaps_us=flat,
             gap_offsets=offsets,
+            held_s=held if held.any() else np.zeros(0),
         )
 
     def client(self) -> ClientEvidence:
         """What a perfect client reports."""
-        sent = len(self._requests)
+        due, waits = len(self._requests), np.array(self._columns.held)
         status = np.frombuffer(self._columns.status, np.uint8)
         texts = {
             Status.FAILED: "simulated error",
@@ -154,7 +170,8 @@ class Run:
             Status.TIMED_OUT: "timed out",
         }
         errors = {text: count for kind, text in texts.items() if (count := int(np.sum(status == kind)))}
-        return ClientEvidence(due=sent, sent=sent, kernel_stamps=True, errors=errors)
+        held, back = int(np.count_nonzero(waits)), int(np.isnan(waits).sum())
+        return ClientEvidence(due=due, sent=due - back, held=held, held_back=back, kernel_stamps=True, errors=errors)
 
     def _begun(self) -> Iterator[Request]:
         """The requests in flight that may have tokens."""
@@ -197,17 +214,34 @@ class Run:
         request = Request(number, prompt, max(asked // 2, 1) if broken else asked)
         self._requests.append(request)
         self._columns.add(due_s, prompt, asked)
-        self._in_flight += 1
-        if faults.reject_every and sent % faults.reject_every == 0:
-            self._ended(request, Status.REJECTED, due_s)
-        elif not self._engine.fits(prompt, asked):
-            self._ended(request, Status.FAILED, due_s)
+        if self._places < math.inf:
+            self._columns.held.append(0.0)
+        if self._in_flight >= self._places:
+            self._columns.held[number] = math.nan
+            self._held.append(request)
         else:
-            self._engine.submit(request, due_s)
+            self._submit(request, due_s)
+
+    def _release(self, at_s: float) -> None:
+        """Submit those that waited for a place, as long as there is one."""
+        while self._held and self._in_flight < self._places:
+            request = self._held.popleft()
+            self._columns.held[request.number] = at_s - self._columns.scheduled[request.number]
+            self._submit(request, at_s)
+
+    def _submit(self, request: Request, at_s: float) -> None:
+        faults, sent = self._faults, request.number + 1
+        if faults.reject_every and sent % faults.reject_every == 0:
+            self._ended(request, Status.REJECTED, at_s)
+        elif not self._engine.fits(request.prompt, self._columns.asked[request.number]):
+            self._ended(request, Status.FAILED, at_s)
+        else:
+            self._in_flight += 1
+            self._engine.submit(request, at_s)
         if (faults.crash_after and sent >= faults.crash_after) or self._in_flight > (faults.crash_above or math.inf):
             self.crashed = f"simulated crash with {self._in_flight} requests in flight"
         if self.crashed or (sent >= self._limit and not self._drain):
-            self.over_s = due_s
+            self.over_s = at_s
 
     def _ended(self, request: Request, status: Status, at_s: float) -> None:
         faults, columns, number = self._faults, self._columns, request.number
@@ -220,8 +254,7 @@ class Run:
         if stays:
             columns.first[number] = self._ends[stays[0][0]]
             columns.out[number] = sum(b - a + 1 for a, b in stays)
-        self._in_flight -= 1
-        if not self._in_flight and len(self._requests) >= self._limit:
+        if not self._in_flight and not self._held and len(self._requests) >= self._limit:
             self.over_s = at_s
         if self._closed:
             self._users.answered(self._turns.pop(number), at_s + _TURNAROUND_S)
@@ -242,6 +275,7 @@ class _Columns:
         self.scheduled, self.first, self.end = array("d"), array("d"), array("d")
         self.tokens_in, self.asked, self.out = array("i"), array("i"), array("i")
         self.status = array("B")
+        self.held = array("d")  # of a load with a cap: NaN until there is a place
 
     def add(self, due_s: float, prompt: int, asked: int) -> None:
         self.scheduled.append(due_s)
