@@ -292,6 +292,7 @@ def test_sglangs_own_statistics_follow_from_its_requests() -> None:
 def test_a_plain_sglang_result_does_not_say_how_many_failed() -> None:
     reading = read("sglang", SGLANG / "plain.jsonl")
 
+    assert reading.failed is None
     assert not knows(reading, "error_rate")
     assert at(json_of(SGLANG / "plain.jsonl"), "p99_e2e_latency_ms") == reading.aggregates["p99_e2el_ms"]
 

@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from redline.bench import Reading, ResultError, knows, read, reader_of
+from redline.bench import Reading, ResultError, knows, read, read_runs, reader_of
 from redline.codec import load_experiment
 from redline.experiment.plan import fill
 from redline.model import CommandWorkload, UsageError
@@ -140,6 +140,61 @@ def test_without_any_latencies_only_aggregates_are_left(tmp_path: Path) -> None:
     assert reading.sending_s is None
 
 
+def appended(tmp_path: Path, *texts: str) -> Path:
+    """A file as `vllm bench serve --append-result` leaves it: a line for each run, and none after the last."""
+    path = tmp_path / "result.json"
+    path.write_text("\n".join(texts))
+    return path
+
+
+def test_a_file_that_vllm_appended_to_holds_several_runs(tmp_path: Path) -> None:
+    texts = [(DATA / f"bench_{name}.json").read_text() for name in ("rate4", "rate16", "detailed")]
+    path = appended(tmp_path, *texts)
+
+    runs = read_runs("vllm", path)
+
+    assert [(40, 4.0), (80, 16.0), (12, 8.0)] == [(run.completed, run.asked_rate) for run in runs]
+    assert runs[1].aggregates == read("vllm", DATA / "bench_rate16.json").aggregates
+    with pytest.raises(ResultError, match="holds 3 runs; have the command make one, at one load"):
+        read("vllm", path)
+    assert 40 == read("vllm", appended(tmp_path, texts[0])).completed
+
+
+@pytest.mark.parametrize(
+    ("line", "said"),
+    [
+        ('{"completed": 4', "line 2 is no complete JSON"),
+        ("[1]", "line 2 holds a JSON list"),
+        ('{"completed": 4}', "line 2: has no duration"),
+    ],
+)
+def test_a_line_that_is_no_run_is_named(tmp_path: Path, line: str, said: str) -> None:
+    path = appended(tmp_path, (DATA / "bench_rate4.json").read_text(), line)
+
+    with pytest.raises(ResultError, match=said):
+        read_runs("vllm", path)
+
+
+@pytest.mark.parametrize(
+    ("changes", "failed"),
+    [
+        ({}, 0),
+        ({"failed": 10, "completed": 30}, 10),
+        ({"failed": None, "completed": 30}, 10),  # older ones: num_prompts less completed
+        ({"failed": None, "num_prompts": None}, None),
+    ],
+)
+def test_failures_that_are_not_counted_are_unknown_and_not_none(
+    tmp_path: Path, changes: dict[str, object], failed: int | None
+) -> None:
+    reading = read("vllm", edited(tmp_path, "bench_rate4.json", latencies=None, **changes))
+
+    assert failed == reading.failed
+    assert failed == reading.aggregates.get("failed")
+    assert (None if failed is None else failed / 40) == reading.aggregates.get("error_rate")
+    assert knows(reading, "error_rate") is (failed is not None)
+
+
 def test_latencies_are_dropped_when_nothing_completed(tmp_path: Path) -> None:
     path = edited(tmp_path, "bench_rate4.json", completed=0, failed=40, latencies=None, mean_ttft_ms=0.0)
 
@@ -179,6 +234,7 @@ def test_a_reading_knows_what_its_records_or_its_aggregates_hold(name: str, metr
         ({"completed": 40.5}, "completed is 40.5, not a count"),
         ({"completed": 0, "failed": 0}, "0 completed and 0 failed"),
         ({"completed": None}, "has no completed"),
+        ({"completed": 50, "failed": None}, "50 completed and -10 failed"),
         ({"duration": math.nan}, "has no duration"),
         ({"duration": "long"}, "duration is 'long', not a number"),
         ({"mean_ttft_ms": -3.0}, "mean_ttft_ms is -3"),
@@ -244,7 +300,8 @@ def test_a_readers_import_string_is_enough(tmp_path: Path) -> None:
     path = tmp_path / "result"
     path.write_text("123")
 
-    assert {"p99_ttft_ms": 123.0} == read(f"{__name__}:own_reader", path).aggregates
+    counted = {"completed": 100, "failed": 0, "error_rate": 0}
+    assert {"p99_ttft_ms": 123.0, **counted} == read(f"{__name__}:own_reader", path).aggregates
 
 
 @pytest.mark.parametrize("content", ["", "nan", "-1", "fast"])

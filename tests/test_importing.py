@@ -80,7 +80,50 @@ def test_imported_totals_say_that_they_are_totals_and_what_they_do_not_tell(tmp_
 
     (answer,) = open_experiment(tmp_path / "out").answers(["p90_ttft_ms<=300"])
     assert "some loads were imported from totals, which say nothing on how sure they are" in answer.warnings
-    assert "some of the files do not say how many requests failed: taken for none" in answer.warnings
+    assert "some of the files do not say how many requests failed: their error rate is not known" in answer.warnings
+
+
+def test_an_error_rate_that_no_file_tells_is_unknown_and_a_criterion_on_it_undecided(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = str(tmp_path / "out")
+    plain = json.loads((DATA / "sglang" / "plain.jsonl").read_text())
+    (path := tmp_path / "plain.jsonl").write_text(json.dumps({**plain, "completed": 400}))
+    import_results([path], tmp_path / "out")
+
+    _, by_default, _ = redline_here(["show", out, "--sla", "p90_ttft_ms<=300", "--json"], capsys)
+    _, asked_for, _ = redline_here(["show", out, "--sla", "p90_ttft_ms<=300, error_rate<=5%", "--json"], capsys)
+    shown, table, _ = redline_here(["show", out, "--sla", "p90_ttft_ms<=300"], capsys)
+    reported, _, _ = redline_here(["report", out], capsys)
+
+    (answer,) = json.loads(by_default)["answers"]
+    assert 8 == answer["capacity"]
+    assert answer["at_capacity"].get("error_rate") is None
+    (answer,) = json.loads(asked_for)["answers"]
+    assert (None, "undecided") == (answer["capacity"], answer["evidence"])
+    assert (0, 0) == (shown, reported)
+    assert "8 requests/s" in table
+
+
+def test_a_file_that_vllm_appended_to_gives_a_trial_for_each_run(tmp_path: Path) -> None:
+    (path := tmp_path / "runs.json").write_text("\n".join(file.read_text() for file in VLLM))
+
+    runs = import_results([path], tmp_path / "out")
+
+    assert [(f"{path}, run 1", 4), (f"{path}, run 2", 16)] == [(run.source, run.load) for run in runs]
+
+
+def test_a_guidellm_report_of_several_benchmarks_gives_a_trial_for_each(tmp_path: Path) -> None:
+    reports = [json.loads((DATA / "guidellm" / f"{name}.json").read_text()) for name in ("rate8", "failures")]
+    benchmarks = [benchmark for report in reports for benchmark in report["benchmarks"]]
+    benchmarks[1]["config"]["strategy"]["rate"] = 9.0
+    (path := tmp_path / "report.json").write_text(json.dumps({**reports[0], "benchmarks": benchmarks}))
+
+    runs = import_results([path], tmp_path / "out")
+
+    assert [(8, 24), (9, 12)] == [(run.load, run.reading.requests) for run in runs]
+    (answer,) = open_experiment(tmp_path / "out").answers(["p90_ttft_ms<=300"])
+    assert (2, "records") == (answer.trials, answer.quality)
 
 
 def test_each_run_keeps_the_name_of_its_file(tmp_path: Path) -> None:
@@ -176,7 +219,9 @@ def test_the_command_says_what_it_took_and_show_and_report_read_it(
 def test_the_command_reads_with_a_reader_of_ones_own(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    (tmp_path / "importing_readers.py").write_text("from redline.bench.vllm import read_vllm as read_it")
+    (tmp_path / "importing_readers.py").write_text(
+        "from redline.bench import read\ndef read_it(path): return read('vllm', path)"
+    )
     monkeypatch.syspath_prepend(tmp_path)
 
     def reading(reader: str) -> tuple[int, str, str]:

@@ -63,10 +63,10 @@ class Run:
     @property
     def warnings(self) -> tuple[str, ...]:
         totals = ("some loads were imported from totals, which say nothing on how sure they are",)
-        silent = ("some of the files do not say how many requests failed: taken for none",)
+        silent = ("some of the files do not say how many requests failed: their error rate is not known",)
         if not self.reading.aggregates:
             return ()
-        return totals if "failed" in self.reading.aggregates else totals + silent
+        return totals + silent if self.reading.failed is None else totals
 
 
 def import_results(

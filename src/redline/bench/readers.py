@@ -19,6 +19,7 @@ from __future__ import annotations
 import importlib
 import math
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TypeAlias
 
@@ -26,6 +27,7 @@ from redline.bench.aiperf import read_aiperf
 from redline.bench.guidellm import read_guidellm
 from redline.bench.inferenceperf import read_inference_perf
 from redline.bench.reading import Reading, ResultError
+from redline.bench.requests import counts
 from redline.bench.sglang import read_sglang
 from redline.bench.vllm import read_vllm
 from redline.model import UsageError
@@ -83,13 +85,15 @@ def _imported(name: str) -> Reader:
         for metric, value in reading.aggregates.items():
             if not (math.isfinite(value) and value >= 0):
                 raise ResultError(f'{path}: reader "{name}" says {metric} is {value:g}')
-        return reading
+        if reading.records is not None:
+            return reading
+        return replace(reading, aggregates=counts(reading.completed, reading.failed) | dict(reading.aggregates))
 
     return read_file
 
 
 _READERS: Mapping[str, RunsReader] = {
-    "vllm": lambda path: (read_vllm(path),),
+    "vllm": read_vllm,
     "sglang": read_sglang,
     "guidellm": read_guidellm,
     "aiperf": read_aiperf,

@@ -21,7 +21,7 @@ class Reading:
     """One run of a benchmark command, as its result file tells it; None where the file does not say."""
 
     completed: int
-    failed: int
+    failed: int | None
     unfinished: int = 0  # sent, but cut off by the client's own end
     duration_s: float
     records: Records | None = None
@@ -36,7 +36,7 @@ class Reading:
 
     @property
     def requests(self) -> int:
-        return self.completed + self.failed + self.unfinished
+        return self.completed + (self.failed or 0) + self.unfinished
 
 
 def knows(reading: Reading, name: str) -> bool:

@@ -110,9 +110,14 @@ def in_flight_max(records: Records) -> int:
 def totals(values: Mapping[str, float | None], completed: int, failed: int | None) -> dict[str, float]:
     """Aggregates under our names, with the medians under both of theirs; `failed` None: the file does not say."""
     known = {key: value for key, value in values.items() if value is not None}
-    for name in [name for name in known if name.startswith("p50_")]:
-        known.setdefault(f"median_{name.removeprefix('p50_')}", known[name])
-    counts: dict[str, float] = {"completed": completed}
-    if failed is not None:
-        counts |= {"failed": failed, "error_rate": failed / (completed + failed)}
-    return {**known, **counts}
+    for one, other in (("p50_", "median_"), ("median_", "p50_")):
+        for name in [name for name in known if name.startswith(one)]:
+            known.setdefault(other + name.removeprefix(one), known[name])
+    return known | counts(completed, failed)
+
+
+def counts(completed: int, failed: int | None) -> dict[str, float]:
+    """What is counted, as aggregates; nothing on failures where the file does not tell them."""
+    if failed is None:
+        return {"completed": completed}
+    return {"completed": completed, "failed": failed, "error_rate": failed / max(completed + failed, 1)}

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from dataclasses import replace
 from pathlib import Path
 
 from redline.bench.parts import Part, lines_in
@@ -11,7 +10,6 @@ from redline.bench.reading import Reading, ResultError
 from redline.bench.vllm import result_of
 
 _CLIENT = "sglang.bench_serving"
-_UNKNOWN = ("failed", "error_rate")  # without details only the finished requests are told of
 
 
 def read_sglang(path: Path) -> tuple[Reading, ...]:
@@ -31,9 +29,7 @@ def _run(line: Part) -> Reading:
     data["request_rate"] = _rate(line)
     errors = line.data.get("errors")
     if not isinstance(errors, list):
-        found = result_of({**data, "failed": 0}, line.where)
-        known = {key: value for key, value in found.aggregates.items() if key not in _UNKNOWN}
-        return replace(found, aggregates=known)
+        return result_of({**data, "failed": None, "num_prompts": None}, line.where)  # the finished requests only
     failed = sum(bool(error) for error in errors)
     if completed + failed != len(errors):
         raise ResultError(f"{line.where}: completed is {completed}, but {len(errors) - failed} have no error")

@@ -15,37 +15,52 @@ import numpy as np
 from numpy.typing import NDArray
 
 from redline.bench.checked import count, floats, json_object, lists, number, required
+from redline.bench.parts import first_line, lines_in
 from redline.bench.reading import Reading, ResultError
+from redline.bench.requests import totals
 from redline.records import Floats, Records, Status
 
 _LATENCY = re.compile(r"(?:mean|median|p\d+(?:\.\d+)?)_(?:ttft|tpot|itl|e2el)_ms")
+_CLIENT = "vllm bench serve"
 _THROUGHPUTS = ("request_throughput", "output_throughput", "total_token_throughput")
 
 
-def read_vllm(path: Path) -> Reading:
-    """A result of `vllm bench serve --save-result`, with or without --save-detailed.
+def read_vllm(path: Path) -> tuple[Reading, ...]:
+    """Each run of a result of `vllm bench serve`: --save-result leaves one, --append-result adds a line for each.
 
     vLLM counts TTFT and E2EL from the moment a request is sent, its TTFT ends at the first event even if that holds no
     text, and its percentiles are over successful requests. In open loop under --max-concurrency a request can wait in
     the client before it is sent; `queue_times` (0.32 and later) tell how long, and that wait counts here.
     """
-    return result_of(json_object(path), path)
+    try:
+        data = json_object(path)
+    except ResultError:
+        if not first_line(path):
+            raise
+        return tuple(_run(line.data, line.where) for line in lines_in(path, _CLIENT))
+    return (_run(data, path),)
+
+
+def _run(data: Mapping[str, object], path: Path | str) -> Reading:
+    if "mean_e2e_latency_ms" in data:
+        raise ResultError(f'{path}: is a result of sglang.bench_serving; say reader = "sglang"')
+    return result_of(data, path)
 
 
 def result_of(data: Mapping[str, object], path: Path | str) -> Reading:
     """The run that these keys of vLLM's describe; `path` is for complaints."""
     completed = count(data, "completed", path)
-    failed = count(data, "failed", path) if "failed" in data else count(data, "num_prompts", path) - completed
+    failed = _failed(data, completed, path)
     duration_s = required(data, "duration", path)
-    if failed < 0 or completed + failed == 0:
+    if (failed or 0) < 0 or completed + (failed or 0) == 0:
         raise ResultError(f"{path}: {completed} completed and {failed} failed requests")
-    columns = _columns(data, completed + failed, path)
+    columns = _columns(data, completed + (failed or 0), path)
     rate = math.inf if data.get("request_rate") == "inf" else number(data, "request_rate", path)
     limit = number(data, "max_concurrency", path)
     users = int(limit) if limit is not None else None
     detailed = columns.ttft_s is not None
     records = _records(columns, duration_s, rate, users) if columns.e2e_s is not None else None
-    if records is not None and int(records.broken.sum()) != failed:
+    if records is not None and int(records.broken.sum()) != (failed or 0):
         marked = int(records.broken.sum())
         raise ResultError(f"{path}: failed is {failed}, but {marked} of its requests are marked as failed")
     if records is not None and not detailed and completed:
@@ -60,10 +75,17 @@ def result_of(data: Mapping[str, object], path: Path | str) -> Reading:
         exact_rate="latencies" in data,  # those that write it scale the gaps to that sum
         asked_concurrency=users,
         sending_s=_sending_s(columns, duration_s),
-        in_flight_max=_in_flight_max(columns, data, failed, path),
+        in_flight_max=_in_flight_max(columns, data, failed or 0, path),
         errors=Counter(error for error in columns.errors if error),
         model=str(data.get("model_id") or ""),
     )
+
+
+def _failed(data: Mapping[str, object], completed: int, path: Path | str) -> int | None:
+    """How many failed; None where nothing tells, which is not the same as none."""
+    if data.get("failed") is not None:
+        return count(data, "failed", path)
+    return count(data, "num_prompts", path) - completed if data.get("num_prompts") is not None else None
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -168,16 +190,11 @@ def _with_mean_tokens(records: Records, data: Mapping[str, object], completed: i
     return replace(records, tokens_in=each("total_input_tokens"), tokens_out=tokens_out, tokens_asked=tokens_out)
 
 
-def _aggregates(data: Mapping[str, object], completed: int, failed: int, path: Path | str) -> dict[str, float]:
+def _aggregates(data: Mapping[str, object], completed: int, failed: int | None, path: Path | str) -> dict[str, float]:
     """The file's numbers under our metric names; latencies only where a request finished, since vLLM writes 0 there."""
     keys = [key for key in data if _LATENCY.fullmatch(key)] if completed else []
     values = {key: number(data, key, path) for key in [*keys, *_THROUGHPUTS] if key in data}
-    known = {key: value for key, value in values.items() if value is not None}
-    for kind in ("ttft", "tpot", "itl", "e2el"):
-        for one, other in ((f"median_{kind}_ms", f"p50_{kind}_ms"), (f"p50_{kind}_ms", f"median_{kind}_ms")):
-            if one in known:
-                known.setdefault(other, known[one])
-    return {**known, "completed": completed, "failed": failed, "error_rate": failed / (completed + failed)}
+    return totals(values, completed, failed)
 
 
 def _sending_s(columns: _Columns, duration_s: float) -> float | None:

@@ -204,14 +204,19 @@ def _read_totals(trial: Trial, outcome: Measured, sla: Sla) -> Reading:
 
 
 def _tally_totals(criterion: Criterion, runs: Sequence[Mapping[str, float]]) -> Tally:
-    """Counts give an error rate; of everything else only the value is known, and its spread between runs."""
-    n = sum(run.get("completed", 0) for run in runs)
+    """Counts give an error rate; of everything else only the value is known, and its spread between runs.
+
+    A command that does not count its failures leaves an error rate that was asked for undecided. The one that holds by
+    default then stands in nobody's way, and is not known.
+    """
     if metric_of(criterion.metric).kind == "error_rate":
-        if any("failed" in run for run in runs):
-            k = sum(run.get("failed", 0) for run in runs)
-            n += k
-            return Tally(criterion=criterion, n=n, k=k, requests=int(n), stat=k / n if n else math.nan)
-        return Tally(criterion=criterion, n=max(n, 1), requests=int(n), stat=0.0)  # the command does not say
+        counted = [run for run in runs if "failed" in run]
+        k = sum(run["failed"] for run in counted)
+        n = k + sum(run.get("completed", 0) for run in counted)
+        if n > 0:
+            return Tally(criterion=criterion, n=n, k=k, requests=int(n), stat=k / n)
+        return Tally(criterion=criterion, n=MIN_JUDGED if criterion.default else 0)
+    n = sum(run.get("completed", 0) for run in runs)
     values = [run[name] for run in runs for name in _names(criterion.metric) if name in run][: len(runs)]
     if not values or min(values) <= 0:
         return Tally(criterion=criterion)
