@@ -30,11 +30,17 @@ def serve(argv: list[str]) -> None:
     options.add_argument("--port", default="8000")
     options.add_argument("--max-num-seqs", default="16")
     options.add_argument("--started")
-    given, _ = options.parse_known_args(argv)
+    options.add_argument("--seen", help="be the tiny server, and write what it is asked there")
+    given, others = options.parse_known_args(argv)
     if given.started:
         with Path(given.started).open("a") as log:
             log.write(f"{os.environ.get('VLLM_SERVER_DEV_MODE')} {' '.join(argv)}\n")
-    words = ["--port", given.port, "--max-num-seqs", given.max_num_seqs]
+    if given.seen:
+        os.execv(
+            sys.executable,
+            [sys.executable, str(SCRIPT.with_name("tiny_server.py")), "--port", given.port, "--seen", given.seen],
+        )
+    words = ["--port", given.port, "--max-num-seqs", given.max_num_seqs, *others]
     os.execv(sys.executable, [sys.executable, "-m", "redline", "sim-server", *words])
 
 
@@ -45,7 +51,8 @@ def bench(argv: list[str]) -> None:
     options.add_argument("--num-prompts", type=int, default=1000)
     options.add_argument("--slots", type=int, default=4)
     options.add_argument("--fail-share", type=float, default=0.0)
-    options.add_argument("--broken", choices=["exit", "nothing", "half", "nan", "hang"])
+    options.add_argument("--broken", choices=["exit", "nothing", "empty", "half", "list", "nan", "hang"])
+    options.add_argument("--hang-while", type=Path, help="as long as this file is there when it starts")
     options.add_argument("--save-result", action="store_true")
     options.add_argument("--save-detailed", action="store_true")
     options.add_argument("--percentile-metrics")
@@ -59,16 +66,17 @@ def bench(argv: list[str]) -> None:
             log.write(" ".join(argv) + "\n")
     if given.broken == "exit":
         sys.exit("no such dataset")
-    if given.broken == "hang":
+    if given.broken == "hang" or (given.hang_while and given.hang_while.exists()):
         signal.pause()
-    path = Path(given.result_dir) / given.result_filename
     text = json.dumps(result(given))
-    if given.broken == "half":
-        text = text[: len(text) // 2]
-    if given.broken == "nan":
-        text = json.dumps({"completed": 9, "failed": 0, "duration": 1.0, "mean_ttft_ms": math.nan})
+    broken = {
+        "empty": "",
+        "half": text[: len(text) // 2],
+        "list": f"[{text}]",
+        "nan": json.dumps({"completed": 9, "failed": 0, "duration": 1.0, "p90_e2el_ms": math.nan}),
+    }
     if given.broken != "nothing":
-        path.write_text(text)
+        (Path(given.result_dir) / given.result_filename).write_text(broken.get(given.broken, text))
 
 
 def result(given: argparse.Namespace) -> dict[str, object]:

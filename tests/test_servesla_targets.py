@@ -80,5 +80,12 @@ def test_what_redlines_search_cannot_promise_is_left_to_the_legacy_search() -> N
 def test_a_metric_that_the_results_lack_is_named_with_those_they_have() -> None:
     (target,) = targets_of([{"p95_ttft_ms": "<=20"}])
 
-    with pytest.raises(ValueError, match="no number p95_ttft_ms; they have completed, p99_ttft_ms"):
-        target.margin([{"p99_ttft_ms": 3.0, "completed": 4, "label": None}])
+    for missing in (
+        {},
+        {"p95_ttft_ms": None},
+        {"p95_ttft_ms": math.nan},
+        {"p95_ttft_ms": math.inf},
+        {"p95_ttft_ms": True},
+    ):
+        with pytest.raises(ValueError, match="no number p95_ttft_ms; they have completed, p99_ttft_ms"):
+            target.margin([{"p99_ttft_ms": 3.0, "completed": 4, "label": None, **missing}])

@@ -555,12 +555,12 @@ def test_the_marker_of_the_server_that_is_up_survives_the_driver(tmp_path):
 
     with opened(tmp_path / "d") as store:
         assert store.server_marker() is None
-        store.write_marker(marker)
+        store.note(marker)
     with opened(tmp_path / "d") as store:
         mode = stat.S_IMODE((tmp_path / "d" / "server.json").stat().st_mode)
         found = store.server_marker()
-        store.clear_marker()
-        store.clear_marker()
+        store.note(None)
+        store.note(None)
         left = store.server_marker()
 
     assert (marker, 0o600, None) == (found, mode, left)

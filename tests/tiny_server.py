@@ -1,6 +1,7 @@
 """The smallest server that looks like an LLM server; in the test's process, or as a command.
 
 python tiny_server.py --port 8000 [--models a,b] [--die-after N] [--ignore-term] [--health 503] [--worker PIDFILE]
+                      [--seen FILE]
 """
 
 import argparse
@@ -128,6 +129,17 @@ def tiny_server() -> Iterator[TinyServer]:
             thread.join()
 
 
+class _Lines(list[str]):
+    """A list that is a file too."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+
+    def append(self, line: str) -> None:
+        with self._path.open("a") as file:
+            file.write(f"{line}\n")
+
+
 def main() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("--port", type=int, required=True)
@@ -136,6 +148,7 @@ def main() -> None:
     parser.add_argument("--die-after", type=int)
     parser.add_argument("--ignore-term", action="store_true")
     parser.add_argument("--worker", help="start a worker in a session of its own, and write its pid there")
+    parser.add_argument("--seen", type=Path, help="have pages that reset caches, and write here what is asked")
     options = parser.parse_args()
     if options.ignore_term:
         signal.signal(signal.SIGTERM, lambda *_: print("TERM, ignored", flush=True))
@@ -144,7 +157,11 @@ def main() -> None:
         Path(options.worker).write_text(f"{subprocess.Popen(sleeper, start_new_session=True).pid}\n")
     server = TinyServer(("127.0.0.1", options.port), Handler)
     server.behaviour = Behaviour(
-        models=[{"id": name} for name in options.models.split(",")], health=options.health, die_after=options.die_after
+        models=[{"id": name} for name in options.models.split(",")],
+        health=options.health,
+        die_after=options.die_after,
+        caches=options.seen is not None,
+        seen=_Lines(options.seen) if options.seen else [],
     )
     print("the tiny server listens", flush=True)
     server.serve_forever(poll_interval=0.05)

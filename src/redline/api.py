@@ -23,15 +23,25 @@ from redline.experiment.file import experiment_to_toml
 from redline.experiment.goals import advice
 from redline.experiment.inputs import noted, reader
 from redline.experiment.plan import find_directory, identity, jobs
-from redline.model import Answer, Case, Endpoint, Experiment, Probe, RedlineError, Session, Trial, UsageError
-from redline.process import Marker
+from redline.model import (
+    Answer,
+    Case,
+    Endpoint,
+    Experiment,
+    Probe,
+    RedlineError,
+    ServerConfig,
+    Session,
+    Trial,
+    UsageError,
+)
 from redline.runner.local import Keeper, local_lab
 from redline.runner.loop import run_jobs
 from redline.search import next_step
 from redline.server import means
 from redline.server.address import is_local
 from redline.server.starts import starts_of
-from redline.store import Store, next_directory, open_store, reusable
+from redline.store import Held, Store, next_directory, open_store, reusable
 from redline.stored import OPTIONS, Opened, all_listed, open_experiment
 from redline.wording import load_text
 
@@ -226,7 +236,7 @@ def carry_out(prepared: Prepared, emit: Emit | None = None) -> Result:
         with open_store(prepared.directory, prepared.text, identity(experiment), files=prepared.files) as store:
             for text in (*advice(experiment.goal), *store.notes):
                 tell(Warned(text=text))
-            stop_left_behind(store, experiment, tell)
+            stop_left_behind(store, experiment.servers, tell)
             history = _history(store, prepared, starts, tell)
             known = sum(len(trials) for trials in history.values())
             if known:
@@ -261,17 +271,11 @@ class TrialKeeper:
             self.kept += 1
         self.tell(event)
 
-    def note(self, marker: Marker | None) -> None:
-        if marker is None:
-            self.store.clear_marker()
-        else:
-            self.store.write_marker(marker)
-
     def for_lab(self) -> Keeper:
         return Keeper(
             next_id=self.store.next_id,
             log_dir=self.store.log_dir,
-            note=self.note,
+            note=self.store.note,
             warn=lambda text: self.tell(Warned(text=text)),
         )
 
@@ -300,15 +304,16 @@ def stored_trials(directory: Path) -> Mapping[str, Sequence[Trial]]:
         return {}
 
 
-def stop_left_behind(store: Store, experiment: Experiment, tell: Emit) -> None:
+def stop_left_behind(store: Store | Held, servers: Sequence[ServerConfig], tell: Emit) -> None:
+    """End the server that a killed driver left, which may be any of these."""
     marker = store.server_marker()
     if marker is None:
         return
-    grace_s = max((config.stop_grace_s for config in experiment.servers), default=30.0)
+    grace_s = max((config.stop_grace_s for config in servers), default=30.0)
     if pids := process.stop_left_behind(marker, grace_s):
         which = f"process{'es' * (len(pids) > 1)} {', '.join(map(str, pids))}"
         tell(Noted(text=f"stopped the server that an earlier run had left behind ({which})"))
-    store.clear_marker()
+    store.note(None)
 
 
 def _history(store: Store, prepared: Prepared, starts: Mapping[str, str], tell: Emit) -> dict[str, tuple[Trial, ...]]:

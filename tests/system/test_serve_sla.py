@@ -1,65 +1,26 @@
 """`redline serve-sla` as people call it: the simulated server, and a benchmark that computes its result at once."""
 
 import json
-import os
 import shutil
 import signal
 import subprocess
-import sys
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import pytest
 
-import fake_sweep
-from driving import ENVIRONMENT
 from redline.api import open_experiment
-from redline.server.address import free_port
+from sweeping import Done, argv_for, benchmarks, environment, params, starts, sweep
 from waiting import until
 
 DATA = Path(__file__).parents[1] / "data" / "serve_sla"
-Done = subprocess.CompletedProcess[str]
 Call = Callable[..., Done]
-
-
-def argv_for(folder: Path, *more: str, bench: str = "", serve: str = "", sla: object = None) -> list[str]:
-    (folder / "sla.json").write_text(json.dumps(sla or [{"p90_e2el_ms": "<=300"}]))
-    port = folder / "port"
-    if not port.exists():
-        port.write_text(str(free_port()))
-    started, called = folder / "started", folder / "called"
-    server = f"vllm serve --port {port.read_text()} --started {started} {serve}"
-    client = f"vllm bench serve --num-prompts 200 --called {called} {bench}"
-    words = ["--serve-cmd", server, "--bench-cmd", client, "--sla-params", str(folder / "sla.json")]
-    return [sys.executable, "-m", "redline", "serve-sla", *words, "-o", str(folder / "results"), *more]
-
-
-def environment(folder: Path) -> dict[str, str]:
-    return {**ENVIRONMENT, "PATH": f"{fake_sweep.install(folder / 'bin')}{os.pathsep}{ENVIRONMENT['PATH']}"}
 
 
 @pytest.fixture
 def call(tmp_path: Path) -> Call:
-    def call(*more: str, **commands: object) -> Done:
-        argv = argv_for(tmp_path, *more, **commands)  # type: ignore[arg-type]
-        return subprocess.run(
-            argv, cwd=tmp_path, env=environment(tmp_path), capture_output=True, text=True, timeout=100, check=False
-        )
-
-    return call
-
-
-def params(folder: Path, name: str, data: object) -> str:
-    (folder / name).write_text(json.dumps(data))
-    return str(folder / name)
-
-
-def starts(folder: Path) -> list[str]:
-    return (folder / "started").read_text().splitlines() if (folder / "started").exists() else []
-
-
-def benchmarks(folder: Path) -> list[str]:
-    return (folder / "called").read_text().splitlines() if (folder / "called").exists() else []
+    return partial(sweep, tmp_path)
 
 
 def test_a_sweep_answers_writes_the_tree_and_is_not_repeated(call: Call, tmp_path: Path) -> None:
@@ -92,7 +53,8 @@ def test_a_sweep_answers_writes_the_tree_and_is_not_repeated(call: Call, tmp_pat
     assert carried == [float(f"{a.capacity:.10g}") for a in opened.answers()]
     assert {"records"} == {answer.quality for answer in opened.answers()}
 
-    before = {path: path.read_bytes() for path in tree.rglob("*.json") if "redline" not in path.parts}
+    before = {path: path.read_bytes() for path in tree.rglob("*.*") if "redline" not in path.parts and path.is_file()}
+    assert tree / "summary.csv" in before
     count = len(benchmarks(tmp_path))
     again = call("-e", "x", "--bench-params", bench)
     assert 0 == again.returncode, again.stderr
@@ -100,6 +62,7 @@ def test_a_sweep_answers_writes_the_tree_and_is_not_repeated(call: Call, tmp_pat
     assert 1 == len(starts(tmp_path))
     assert count == len(benchmarks(tmp_path))
     assert before == {path: path.read_bytes() for path in before}
+    assert not list((tree / "redline").rglob("summary.json"))  # plots read every one below the experiment's folder
 
     other = call("-e", "x", "--bench-params", bench, serve="--max-num-seqs 8")
     assert 2 == other.returncode
@@ -130,43 +93,6 @@ def test_failures_count_although_the_sla_does_not_name_them(call: Call) -> None:
     assert 0 != done.returncode
     assert "% of the requests failed)" in done.stdout
     assert "Maximum" not in done.stdout
-
-
-@pytest.mark.parametrize(
-    ("broken", "why"),
-    [
-        ("exit", "exited with code 1"),
-        ("nothing", "wrote no result"),
-        ("half", "no complete JSON"),
-        ("nan", "holds no number|says nothing about"),
-    ],
-)
-def test_a_broken_benchmark_is_told_and_the_sweep_goes_on(call: Call, tmp_path: Path, broken: str, why: str) -> None:
-    bench = params(tmp_path, "bench.json", [{"broken": broken}, {"slots": 4}])
-
-    done = call("-e", "x", "--bench-params", bench)
-
-    assert 1 == done.returncode, done.stderr
-    assert any(part in done.stdout for part in why.split("|"))
-    assert "BENCH--slots=4" in done.stdout
-    assert "Maximum request_rate for SLA: " in done.stdout
-
-
-def test_a_benchmark_that_hangs_is_ended(call: Call) -> None:
-    done = call("-e", "x", "--sla-variable", "max_concurrency", "--bench-timeout", "1", bench="--broken hang")
-
-    assert 1 == done.returncode
-    assert "did not end within 1 s (--bench-timeout)" in done.stdout
-
-
-def test_a_server_that_does_not_start_is_told_and_the_others_are_measured(call: Call, tmp_path: Path) -> None:
-    serve = params(tmp_path, "serve.json", [{"max_num_seqs": "many"}, {"max_num_seqs": 16}])
-
-    done = call("-e", "x", "--serve-params", serve)
-
-    assert 1 == done.returncode
-    assert "No request_rate for SLA: not_started." in done.stdout
-    assert "Maximum request_rate for SLA: " in done.stdout
 
 
 def test_a_dry_run_says_what_would_run_and_starts_nothing(call: Call, tmp_path: Path) -> None:
@@ -271,14 +197,14 @@ def test_a_tree_of_vllms_is_evidence_once_it_is_resumed(call: Call, tmp_path: Pa
 @pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="sees processes of the group in /proc")
 def test_a_sweep_that_is_ended_leaves_nothing_running_and_goes_on(tmp_path: Path) -> None:
     argv = argv_for(tmp_path, "-e", "x")
-    sweep = subprocess.Popen(
+    driver = subprocess.Popen(
         argv, cwd=tmp_path, env=environment(tmp_path), stdout=subprocess.DEVNULL, stderr=subprocess.PIPE
     )
     until(lambda: len(benchmarks(tmp_path)) >= 3, 60)
-    sweep.send_signal(signal.SIGTERM)
-    _, err = sweep.communicate(timeout=30)
+    driver.send_signal(signal.SIGTERM)
+    _, err = driver.communicate(timeout=30)
 
-    assert 130 == sweep.returncode
+    assert 130 == driver.returncode
     assert b"redline serve-sla" in err
     port = int((tmp_path / "port").read_text())
     done = subprocess.run(

@@ -21,6 +21,7 @@ from redline.model import Interrupted, RedlineError
 from redline.process.table import Process, carries, look, table
 
 MARK = "REDLINE_SERVER"
+CLIENT_MARK = "REDLINE_CLIENT_OF"  # of a program that is run while a server of ours is up: that server's uuid
 _POLL_S = 0.03
 _AFTER_KILL_S = 10.0
 _GRACE_S = 1.0  # for what a program that ended left behind
@@ -134,7 +135,8 @@ def wait(group: Group, timeout_s: float) -> int | None:
 
 def run(argv: Sequence[str], log: Path, limit_s: float) -> int | None:
     """Run a program to its end; its exit code, or None where it had to be stopped after `limit_s`."""
-    group = start(argv, env={}, log=log)
+    server = next(reversed(_live), None)
+    group = start(argv, env={CLIENT_MARK: server} if server else {}, log=log)
     try:
         return wait(group, limit_s)
     finally:
@@ -166,7 +168,7 @@ def stop(group: Group, grace_s: float) -> None:
 
 
 def stop_left_behind(marker: Marker, grace_s: float = 10.0) -> tuple[int, ...]:
-    """End what a killed driver left of this server; the pids that were signalled.
+    """End what a killed driver left of this server, and of the programs that it ran beside; the pids signalled.
 
     Signals a process only where it carries the marker's uuid, or belongs to a group that is surely the
     marker's: one of its members carries the uuid, or its leader has the noted pid and start time.
@@ -176,7 +178,7 @@ def stop_left_behind(marker: Marker, grace_s: float = 10.0) -> tuple[int, ...]:
             with suppress(OSError, subprocess.TimeoutExpired):
                 limit_s = grace_s + _AFTER_KILL_S
                 subprocess.run(marker.stop, stdin=subprocess.DEVNULL, capture_output=True, check=False, timeout=limit_s)
-        return _end(lambda: _members(marker, held=False), grace_s)
+        return _end(lambda: _members(marker, held=False) + _clients(marker), grace_s)
 
 
 def tail(log: Path, lines: int = 20, width: int = 400) -> str:
@@ -295,6 +297,13 @@ def _members(marker: Marker, *, held: bool) -> list[Process]:
     if held or same_leader or any(process.pgid == marker.pgid for process in marked):
         marked |= {process for process in processes if marker.pgid in (process.pgid, process.session)}
     return sorted(marked)
+
+
+def _clients(marker: Marker) -> list[Process]:
+    """What still runs of the benchmarks of this server: the next server would get their load."""
+    mark = f"{CLIENT_MARK}={marker.uuid}"
+    others = (process for process in table() if not process.zombie and process.pid != os.getpid())
+    return [process for process in others if carries(process.pid, mark)]
 
 
 def _signal(process: Process, number: int) -> None:

@@ -3,25 +3,29 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from redline import process
+from redline.api import stop_left_behind
 from redline.bench.command import next_folder
+from redline.events import Event, Noted
 from redline.experiment.commands import fill
 from redline.model import RedlineError, ServerConfig, UsageError
 from redline.server import Server, launch
 from redline.servesla import legacy
 from redline.servesla.asked import Asked, commands_of
-from redline.servesla.parameters import VARIABLES, Pair, Record, applied, record_text
-from redline.servesla.runs import execute
+from redline.servesla.parameters import VARIABLES, BadValueError, Pair, Record, applied, record_text
+from redline.servesla.runs import execute, limit_of
 from redline.servesla.sweep import Voice, after_bench
 from redline.servesla.targets import Target
 from redline.servesla.tree import Point, Run, Tree, foreign
 from redline.servesla.words import address_of, is_vllm, percentiles_for, prompts_of, run_command, saves_details
+from redline.store import Held, hold
 
 
 def reproduce(asked: Asked, voice: Voice) -> int:
@@ -38,11 +42,13 @@ def reproduce(asked: Asked, voice: Voice) -> int:
     for note in ignored:
         voice.remark(note)
     broken = False
-    with process.interruptible():
-        for serve in asked.serves:
+    configs = [_server(asked, serve) for serve in asked.serves]
+    with process.interruptible(), hold(asked.own) as held:
+        stop_left_behind(held, configs, partial(_tell, voice))
+        for serve, config in zip(asked.serves, configs, strict=True):
             pairs = [pair for pair in asked.pairs if record_text(pair.serve) == record_text(serve)]
             with ExitStack() as stack:
-                server = _Lazy(asked=asked, serve=serve, voice=voice, stack=stack)
+                server = _Lazy(config=config, held=held, voice=voice, stack=stack)
                 for pair in pairs:
                     known = _known(asked, pair, points[pair.folder], voice)
                     for target in asked.targets:
@@ -74,7 +80,7 @@ def _search(
     if pair.folder:
         say(pair.folder)
     say(f"SLA criteria: {target.words}")
-    margins = {load: target.margin(runs) for load, runs in known.items()}
+    margins = _margins(target, known, server.voice)
     try:
         while (load := legacy.next_load(margins)) is not None:
             if load in margins:
@@ -87,11 +93,12 @@ def _search(
             margins[load] = target.margin(runs)
             met = "met" if margins[load] <= 0 else "not met"
             say(f"SLA criteria are {met}. (margin={margins[load]:.2f})")
-    except UsageError:
-        raise
     except RedlineError as error:
+        if isinstance(error, UsageError) and not isinstance(error, BadValueError):
+            raise
         say(f"No result: {error}")
         say("[SLA END]")
+        server.stop_dead()
         return False
     say(f"Maximum {asked.variable} for SLA: {legacy.answer(margins)} req/s.")
     if not any(margin <= 0 for margin in margins.values()):
@@ -101,12 +108,24 @@ def _search(
     return True
 
 
+def _margins(target: Target, known: Mapping[int, Sequence[Run]], voice: Voice) -> dict[int, float]:
+    """The margin at each load of which the runs tell it."""
+    margins = {}
+    for load, runs in known.items():
+        try:
+            margins[load] = target.margin(runs)
+        except BadValueError as error:
+            voice.remark(f"what is known at {load} is not used: {error}")
+    return margins
+
+
 def _measure(asked: Asked, pair: Pair, load: int, tree: Tree, server: _Lazy) -> list[Run]:
     up = server.get()
     bench = commands_of(asked, pair)[1]
     logs = asked.own / "logs" / (pair.folder or "bench")
-    runs: list[Run] = []
-    for number in range(asked.flags.num_runs):
+    limit_s = limit_of(asked.flags.bench_timeout, bench, VARIABLES[asked.variable], load)
+    before, runs = tree.count(pair, load), list[Run]()
+    for number in range(before, before + asked.flags.num_runs):
         folder = next_folder(logs.resolve())
         argv = run_command(
             fill(bench, {VARIABLES[asked.variable]: str(load)}),
@@ -114,7 +133,7 @@ def _measure(asked: Asked, pair: Pair, load: int, tree: Tree, server: _Lazy) -> 
             "result.json",
             percentiles_for(bench, asked.targets),
         )
-        if why := execute(argv, folder / "command.log", asked.flags.bench_timeout):
+        if why := execute(argv, folder / "command.log", limit_s):
             raise RedlineError(
                 f"{why}; last lines of {folder / 'command.log'}:\n{process.tail(folder / 'command.log')}"
             )
@@ -137,33 +156,43 @@ def _flat(path: Path) -> dict[str, Any]:
     return data
 
 
+def _server(asked: Asked, serve: Record) -> ServerConfig:
+    command = applied(asked.serve, serve)
+    host, port = address_of(command)
+    return ServerConfig(
+        name=record_text(serve) or "server",
+        command=command,
+        url=f"http://{host}:{port}",
+        env={"VLLM_SERVER_DEV_MODE": "1"},
+        ready="/health",
+        ready_timeout_s=asked.flags.server_ready_timeout,
+    )
+
+
+def _tell(voice: Voice, event: Event) -> None:
+    if isinstance(event, Noted):
+        voice.remark(event.text)
+
+
 @dataclass(kw_only=True, slots=True)
 class _Lazy:
     """The server of one serve record: started when something is to be measured, and not before."""
 
-    asked: Asked
-    serve: Record
+    config: ServerConfig
+    held: Held
     voice: Voice
     stack: ExitStack
     up: Server | None = field(default=None)
 
     def get(self) -> Server:
         if self.up is None:
-            self.up = self.stack.enter_context(self._started(self.voice.remark))
+            self.voice.remark(f"{self.config.name}: starting")
+            logs = self.held.directory / "logs"
+            self.up = self.stack.enter_context(launch(self.config, logs, self.held.note, self.voice.remark))
         return self.up
 
-    @contextmanager
-    def _started(self, remark: Callable[[str], None]) -> Iterator[Server]:
-        command = applied(self.asked.serve, self.serve)
-        host, port = address_of(command)
-        config = ServerConfig(
-            name=record_text(self.serve) or "server",
-            command=command,
-            url=f"http://{host}:{port}",
-            env={"VLLM_SERVER_DEV_MODE": "1"},
-            ready="/health",
-            ready_timeout_s=self.asked.flags.server_ready_timeout,
-        )
-        remark(f"{config.name}: starting")
-        with launch(config, self.asked.own / "logs", warn=remark) as server:
-            yield server
+    def stop_dead(self) -> None:
+        """What is measured next gets a new one where this one died."""
+        if self.up is not None and not self.up.alive():
+            self.up = None
+            self.stack.close()

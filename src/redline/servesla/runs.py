@@ -18,7 +18,20 @@ from redline.bench.checked import json_object
 from redline.bench.command import lateness_s, measured, next_folder, not_offered, unknown_metrics, warm_up_s
 from redline.bench.vllm import result_of
 from redline.experiment.commands import fill
-from redline.model import ClientEvidence, Criterion, Failed, Invalid, Measured, Outcome, Probe, Sla, Stop, Trial, Watch
+from redline.model import (
+    ClientEvidence,
+    Criterion,
+    Failed,
+    Invalid,
+    Measured,
+    Outcome,
+    Probe,
+    Sla,
+    Stop,
+    Trial,
+    Variable,
+    Watch,
+)
 from redline.records import Records
 from redline.search.evidence import least, outgrown
 from redline.servesla.parameters import Pair
@@ -87,7 +100,7 @@ class Runs:
         filled = fill(bench.command, {probe.by: f"{probe.load:.10g}"})
         argv = run_command(filled, str(folder), result.name, bench.percentiles)
         began = time.monotonic()
-        limit_s = bench.timeout_s + ((prompts_of(bench.command) or 0) / probe.load if probe.by == "rate" else 0.0)
+        limit_s = limit_of(bench.timeout_s, bench.command, probe.by, probe.load)
         why = execute(argv, log, limit_s)
 
         def failed(reason: str) -> Failed:
@@ -110,6 +123,11 @@ class Runs:
         objects.append(run)
         self.between()
         return reading
+
+
+def limit_of(timeout_s: float, command: Sequence[str], by: Variable, load: float) -> float:
+    """How long a benchmark may take: the timeout begins once its last request was due."""
+    return timeout_s + ((prompts_of(command) or 0) / load if by == "rate" else 0.0)
 
 
 def execute(argv: Sequence[str], log: Path, limit_s: float) -> str:

@@ -41,7 +41,7 @@ from redline.servesla.runs import Benchmark, Runs, with_first_load
 from redline.servesla.transcript import Transcript
 from redline.servesla.tree import Point, Tree
 from redline.servesla.words import is_vllm, percentiles_for, prompts_of
-from redline.store import Store, open_store
+from redline.store import EXPERIMENT, Store, open_store
 
 _AFTER_S = 600.0  # for --after-bench-cmd
 
@@ -75,7 +75,7 @@ def sweep(asked: Asked, voice: Voice) -> Result:
         working = _Sweep(asked=asked, experiment=experiment, pairs=pairs, tree=tree, store=store, voice=voice)
         for note in store.notes:
             voice.remark(note)
-        stop_left_behind(store, experiment, working.tell)
+        stop_left_behind(store, experiment.servers, working.tell)
         if asked.flags.resume is not None:
             for note in ignored:
                 voice.remark(note)
@@ -85,7 +85,7 @@ def sweep(asked: Asked, voice: Voice) -> Result:
 
 def _refuse_unknown(asked: Asked, points: Mapping[str, Sequence[Point]]) -> None:
     """A tree that no experiment of ours stands beside was made by commands that nobody knows."""
-    if asked.flags.resume is None and not asked.own.exists() and any(points.values()):
+    if asked.flags.resume is None and not (asked.own / EXPERIMENT).exists() and any(points.values()):
         raise UsageError(
             f"{asked.folder} holds a tree of which it is not known which commands made it; add --resume to use what "
             "fits as evidence, or choose another --experiment-name"

@@ -111,9 +111,14 @@ def bound_of(metric: str, text: JsonValue) -> Bound:
 
 
 def _mean(metric: str, runs: Sequence[Mapping[str, object]]) -> float:
-    values = [run.get(metric) for run in runs]
-    numbers = [float(v) for v in values if isinstance(v, int | float) and not isinstance(v, bool)]
-    if len(numbers) != len(values) or not values:
-        near = sorted(key for run in runs[:1] for key, value in run.items() if isinstance(value, int | float))
-        raise BadValueError(f"the results have no number {metric}; they have {', '.join(near) or 'none'}")
-    return sum(numbers) / len(numbers)
+    numbers = [_numbers(run) for run in runs]
+    if not numbers or any(metric not in run for run in numbers):
+        known = sorted(numbers[0]) if numbers else []
+        raise BadValueError(f"the results have no number {metric}; they have {', '.join(known) or 'none'}")
+    return sum(run[metric] for run in numbers) / len(numbers)
+
+
+def _numbers(run: Mapping[str, object]) -> dict[str, float]:
+    """What can be a metric: true and false are none, nor are NaN and infinity."""
+    found = {key: value for key, value in run.items() if isinstance(value, int | float) and not isinstance(value, bool)}
+    return {key: float(value) for key, value in found.items() if math.isfinite(value)}

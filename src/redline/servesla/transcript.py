@@ -64,6 +64,8 @@ class Transcript:
         self.say(f"Evidence: {answer.evidence}{interval} ({answer.stop_reason})")
         if hint := self.hints(answer):
             self.say(hint)
+        if answer.error:
+            self.say(f"Error: {answer.error}")
         self.say("[SLA END]")
         self._open = None
 

@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-import fcntl
 import hashlib
 import json
-import os
 import re
 import shutil
 import tomllib
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import asdict
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -20,14 +17,15 @@ from redline.experiment.plan import Identity
 from redline.experiment.redaction import redact
 from redline.model import RedlineError, Trial, UsageError
 from redline.process import Marker, shielded
-from redline.store.durable import TEMPORARY, cannot_write, replace_file, write_all
+from redline.store.durable import TEMPORARY, cannot_write, replace_file
 from redline.store.environment import collect
+from redline.store.holding import LOCK, MARKER, Held, hold
 from redline.store.journal import LINES, REQUESTS, Journal, add_trial, read_journal, repair
 
 EXPERIMENT = "experiment.toml"
 ENVIRONMENT = "environment.json"
 
-_LOCK, _MARKER, _LOGS = "lock", "server.json", "logs"
+_LOGS = "logs"
 _ENVIRONMENT_SCHEMA = "redline.environment/1"
 _KEPT_RUNS = 100
 _FRESH = timedelta(hours=24)
@@ -80,29 +78,12 @@ class Store:
 
     def server_marker(self) -> Marker | None:
         """The server that was up when this directory was last written, if it was not seen to end."""
-        path = self.directory / _MARKER
-        if not path.exists():
-            return None
-        try:
-            data = json.loads(path.read_text(encoding="utf-8"))
-            return Marker(**{**data, "stop": tuple(data["stop"])})
-        except (OSError, ValueError, TypeError, KeyError):
-            return None
+        return Held(self.directory).server_marker()
 
-    def write_marker(self, marker: Marker) -> None:
-        """Note the server that is up now. For the owner's eyes only: its stop command is kept word by word."""
+    def note(self, marker: Marker | None) -> None:
+        """The server that is up from now on; None: there is none any more."""
         self._require_lock()
-        with shielded():
-            replace_file(self.directory / _MARKER, json.dumps(asdict(marker)).encode(), mode=0o600)
-
-    def clear_marker(self) -> None:
-        """Nothing is left of the server."""
-        self._require_lock()
-        path = self.directory / _MARKER
-        try:
-            path.unlink(missing_ok=True)
-        except OSError as error:
-            raise cannot_write(path, error) from error
+        Held(self.directory).note(marker)
 
     def _remember(self, trial: Trial) -> None:
         self.trials[trial.case] = (*self.trials.get(trial.case, ()), trial)
@@ -160,7 +141,7 @@ def open_store(
         directory.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise cannot_write(directory, error) from error
-    with _locked(directory):
+    with hold(directory):
         journal, about = read_journal(directory), _about(directory)
         _refuse_another(directory, about, journal, identity, experiment_text)
         done = repair(directory, journal)
@@ -227,7 +208,7 @@ def _refuse_strangers(directory: Path) -> None:
     """Never write among files that are not ours."""
     if directory.is_dir():
         names = {path.name for path in directory.iterdir() if not path.name.endswith(TEMPORARY)}
-        if names <= {_LOCK, _LOGS} or names & {EXPERIMENT, LINES, ENVIRONMENT}:
+        if names <= {LOCK, MARKER, _LOGS} or names & {EXPERIMENT, LINES, ENVIRONMENT}:
             return
         shown = ", ".join(sorted(names)[:3])
         raise UsageError(
@@ -290,37 +271,6 @@ def _about(directory: Path) -> dict[str, Any]:
         if isinstance(about, dict) and isinstance(about.get("cases", {}), dict):
             return about
     return {}
-
-
-@contextmanager
-def _locked(directory: Path) -> Iterator[None]:
-    """Hold the directory; the lock goes with the process, however that ends."""
-    path = directory / _LOCK
-    try:
-        handle = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
-    except OSError as error:
-        raise cannot_write(path, error) from error
-    try:
-        try:
-            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
-            holder = os.read(handle, 32).decode(errors="replace").strip() or "another process"
-            who = f"process {holder}" if holder.isdecimal() else holder
-            raise RedlineError(
-                f"{directory} is in use by {who}; wait until it has ended, or choose another place with --out"
-            ) from error
-        except OSError as error:
-            raise RedlineError(
-                f"{directory} cannot be locked ({error.strerror}); choose a directory on a local disk with --out"
-            ) from error
-        try:
-            os.ftruncate(handle, 0)
-            write_all(handle, f"{os.getpid()}\n".encode())
-        except OSError as error:
-            raise cannot_write(path, error) from error
-        yield
-    finally:
-        os.close(handle)
 
 
 def _last_id(directory: Path, ids: frozenset[str]) -> int:
