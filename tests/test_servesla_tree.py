@@ -11,12 +11,31 @@ from redline.servesla.tree import Tree, foreign, read_points, table_of
 
 DATA = Path(__file__).parent / "data" / "serve_sla"
 PAIR = Pair(serve={"_benchmark_name": "s", "max_num_seqs": 4}, bench={"random_output_len": 16})
-RESULT = {"num_prompts": 40, "request_rate": 1.0, "completed": 40, "ttfts": [0.1], "errors": [""], "latencies": [0.2]}
+RESULT = {
+    "num_prompts": 40,
+    "request_rate": 1.0,
+    "completed": 40,
+    "output_throughput": 160.0,
+    "ttfts": [0.1],
+    "errors": [""],
+    "latencies": [0.2],
+}
 
 
-def read_as_vllms_plot_does(folder: Path) -> list[dict[str, object]]:
-    """Every run object of every summary.json below a folder: what `vllm bench sweep plot` and `plot_pareto` read."""
-    return [run for path in folder.rglob("**/summary.json") for run in json.loads(path.read_bytes())]
+def read_as_vllms_plots_do(folder: Path, *group_by: str) -> list[tuple[float, float]]:
+    """(tokens/s, users) of every run below a folder, by the rules of `vllm bench sweep plot` and `plot_pareto`.
+
+    Every summary.json is a list of objects, each with whatever the figures are grouped by and a number of tokens per
+    second. Users are max_concurrency, else request_rate, else max_concurrent_requests; the first that is there counts,
+    unless it is null; a text must be a number.
+    """
+    found = []
+    for run in [run for path in folder.rglob("**/summary.json") for run in json.loads(path.read_bytes())]:
+        assert [] == [key for key in group_by if key not in run]
+        asked = [run[key] for key in ("max_concurrency", "request_rate") if key in run][:1]
+        users = [value for value in (*asked, run.get("max_concurrent_requests")) if value is not None]
+        found.append((float(run["output_throughput"]), float(users[0])))
+    return found
 
 
 def made(folder: Path) -> Tree:
@@ -53,17 +72,79 @@ def test_a_run_object_looks_as_people_know_it(tmp_path: Path) -> None:
     assert "ttfts" in Tree(folder=tmp_path, variable="request_rate").run_object(RESULT, PAIR, 1.0, 0, detailed=True)
 
 
-def test_vllms_plots_and_pandas_read_it(tmp_path: Path) -> None:
+def test_vllms_plots_read_it_as_they_read_their_own(tmp_path: Path) -> None:
     made(tmp_path)
 
-    assert {12, 0.75} == {run["request_rate"] for run in read_as_vllms_plot_does(tmp_path)}
-    rows = list(csv.reader((tmp_path / "summary.csv").read_text().splitlines()))
-    assert ["", "date", "num_prompts"] == rows[0][:3]
-    assert ["0", "1", "2", "3"] == [row[0] for row in rows[1:]]
+    assert {12, 0.75} == {users for _, users in read_as_vllms_plots_do(tmp_path, *PAIR.serve, *PAIR.bench)}
+    assert 11 == len(read_as_vllms_plots_do(DATA / "complete", "max_concurrency"))
+
+
+def test_pandas_reads_the_table_as_it_reads_vllms_own(tmp_path: Path) -> None:
+    """By its rules: an unnamed first column is the index; a cell is a number, else a text; an empty one is missing."""
+    made(tmp_path)
+
+    (names, *rows) = csv.reader((tmp_path / "summary.csv").read_text().splitlines())
+    (theirs, *others) = csv.reader((DATA / "complete" / "summary.csv").read_text().splitlines())
+
+    assert ["", "date", "num_prompts"] == names[:3]
+    assert [str(number) for number in range(4)] == [row[0] for row in rows]
+    assert {len(names)} == {len(row) for row in rows}
+    assert (theirs[0], others[0][0]) == (names[0], rows[0][0])
+    assert {12.0, 0.75} == {float(row[names.index("request_rate")]) for row in rows}
+
+
+def test_a_table_of_vllms_runs_is_written_as_vllm_wrote_it() -> None:
+    table = (DATA / "complete" / "summary.csv").read_text()
+    runs = json.loads(next((DATA / "complete").glob("SLA--*.json")).read_text())
+
+    assert table == table_of(runs)
 
 
 def test_the_table_has_its_columns_in_order_of_first_appearance_and_empty_cells() -> None:
     assert ',a,b,c\n0,1,,\n1,,"[1, 2]",inf\n' == table_of([{"a": 1, "b": None}, {"b": [1, 2], "c": "inf"}])
+
+
+NAMED = Pair(serve={"_benchmark_name": "s", "max_num_seqs": 4}, bench={"_benchmark_name": "b", "random_output_len": 16})
+
+
+@pytest.mark.parametrize(
+    ("pair", "folder"),
+    [
+        (NAMED, "SERVE--s-BENCH--b"),
+        (PAIR, "SERVE--s-BENCH--random_output_len=16"),
+        (Pair(serve={"_benchmark_name": "a/../b"}), "SERVE--a____b"),
+        (Pair(bench={"b": 1}), "BENCH--b=1"),
+        (Pair(), ""),
+    ],
+)
+def test_later_versions_of_vllms_sweeps_name_a_folder_by_the_names_of_the_records(pair: Pair, folder: str) -> None:
+    assert folder == pair.named_folder
+
+
+def test_a_folder_by_name_is_read_too_and_what_is_new_goes_into_the_one_by_text(tmp_path: Path) -> None:
+    made(tmp_path)
+    (tmp_path / PAIR.folder).rename(tmp_path / PAIR.named_folder)
+    tree = Tree(folder=tmp_path, variable="request_rate")
+
+    points, notes = tree.read([PAIR])
+
+    assert ([0.75, 12.0], ()) == ([point.load for point in points[PAIR.folder]], notes)
+    assert "" == foreign(points[PAIR.folder][0], PAIR, "request_rate", {"num_prompts": 40})
+    tree.finish(PAIR, 12.0, [tree.run_object(RESULT, PAIR, 12.0, 0)])
+    assert (tmp_path / PAIR.folder / "request_rate=12" / "run=0.json").is_file()
+    assert 5 == len(tree.runs_of(PAIR)) == len((tmp_path / "summary.csv").read_text().splitlines()) - 1
+
+
+def test_a_name_that_is_the_text_of_another_pair_is_not_read_for_it(tmp_path: Path) -> None:
+    other = Pair(serve={"_benchmark_name": "max_num_seqs=4"}, bench={"random_output_len": 16})
+    made(tmp_path)
+    tree = Tree(folder=tmp_path, variable="request_rate")
+
+    points, _ = tree.read([PAIR, other])
+
+    assert other.named_folder == PAIR.folder
+    assert [2, 0] == [len(points[pair.folder]) for pair in (PAIR, other)]
+    assert [] == tree.runs_of(other)
 
 
 def test_a_point_that_is_measured_again_keeps_its_runs(tmp_path: Path) -> None:

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 
 from redline.bench import Reading, ResultError, read
 from redline.bench.command import measured, not_offered, warm_up_s
+from redline.bench.requests import counts
 from redline.model import Measured, Probe, Sla, Stop, Trial
 from redline.search.evidence import least
 from redline.servesla.parameters import VARIABLES, Pair
@@ -42,38 +43,48 @@ def trials_from(
             if refusal := not_offered(probe, readings[-1]):
                 why = f"{refusal[0]}: a load that was not offered is no evidence"
                 break
-        if why:
+        if not why and not _full(readings, earlier.slas):
+            probe = replace(probe, kind="scout")
+        totals = [_totals(probe, reading) for reading in readings] if not why else []
+        if why := why or _silent(totals, probe, earlier.slas):
             notes.append(f"{point.folder} is not used: {why}")
             continue
-        trials.append(_trial(point, readings, probe, case, earlier.slas, next_id()))
+        lasted_s = sum(reading.duration_s for reading in readings)
+        stop = Stop(reason="ended", at_s=lasted_s)
+        outcome = Measured(stop=stop, duration_s=lasted_s, aggregates=tuple(totals))
+        trials.append(_trial(point, outcome, probe, case, next_id()))
     return trials, notes
 
 
-def _trial(
-    point: Point, readings: Sequence[Reading], probe: Probe, case: str, slas: Sequence[Sla], number: str
-) -> Trial:
-    """Totals as a trial; few requests are a first look, that finds a range and bounds nothing."""
+def _full(readings: Sequence[Reading], slas: Sequence[Sla]) -> bool:
+    """Few requests are a first look, that finds a range and bounds nothing."""
     requests = sum(reading.completed for reading in readings)
-    full = all(requests >= least(criterion) for sla in slas for criterion in sla.criteria)
-    duration_s = sum(reading.duration_s for reading in readings)
+    return all(requests >= least(criterion) for sla in slas for criterion in sla.criteria)
+
+
+def _silent(totals: Sequence[Mapping[str, float]], probe: Probe, slas: Sequence[Sla]) -> str:
+    """Which metrics these runs do not tell; a first look must tell all of them, or it would pass for a bad one."""
+    asked = dict.fromkeys(c.metric for sla in slas for c in sla.criteria if not c.default)
+    missing = [name for name in asked if not all(name in run for run in totals)]
+    if missing and (probe.kind == "scout" or len(missing) == len(asked)):
+        return f"its files say nothing about {', '.join(missing)}"
+    return ""
+
+
+def _trial(point: Point, outcome: Measured, probe: Probe, case: str, number: str) -> Trial:
     return Trial(
         id=number,
         case=case,
-        probe=Probe(by=probe.by, load=probe.load, kind="main" if full else "scout"),
+        probe=probe,
         seed=0,
         started=datetime.now(UTC).isoformat(timespec="milliseconds"),
-        outcome=Measured(
-            stop=Stop(reason="ended", at_s=duration_s),
-            duration_s=duration_s,
-            aggregates=tuple(_totals(probe, reading) for reading in readings),
-        ),
+        outcome=outcome,
         facts={"from": str(point.folder)},
         warnings=("some loads were measured by an earlier sweep, of which only totals are known",),
     )
 
 
 def _totals(probe: Probe, reading: Reading) -> Mapping[str, float]:
-    if reading.aggregates:
-        return reading.aggregates
-    counts = {"completed": float(reading.completed), "failed": float(reading.failed)}
-    return {**summary(measured(probe, reading, warm_up_s(reading))), **counts}
+    """What the file says, and what its requests say where it has some."""
+    own = summary(measured(probe, reading, warm_up_s(reading))) if reading.records is not None else {}
+    return {**reading.aggregates, **own, **counts(reading.completed, reading.failed)}

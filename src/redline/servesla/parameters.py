@@ -34,8 +34,12 @@ class Pair:
     @property
     def folder(self) -> str:
         """Its folder's name below the experiment's; empty where both records are."""
-        parts = [("SERVE--", record_text(self.serve)), ("BENCH--", record_text(self.bench))]
-        return safe_name("-".join(label + text for label, text in parts if text))
+        return _folder(record_text(self.serve), record_text(self.bench))
+
+    @property
+    def named_folder(self) -> str:
+        """What later versions of vLLM's sweeps call that folder: a record that has a name goes by it."""
+        return _folder(*(str(record.get(NAME_KEY, record_text(record))) for record in (self.serve, self.bench)))
 
     @property
     def label(self) -> str:
@@ -68,6 +72,10 @@ def records_of(data: object) -> tuple[dict[str, JsonValue], ...]:
 def record_text(record: Record) -> str:
     """The pairs as `k=v`, joined with `-`, as Python writes the values: what serve_sla names folders with."""
     return "-".join(f"{key}={value}" for key, value in record.items() if key != NAME_KEY)
+
+
+def _folder(serve: str, bench: str) -> str:
+    return safe_name("-".join(label + text for label, text in (("SERVE--", serve), ("BENCH--", bench)) if text))
 
 
 def safe_name(text: str) -> str:

@@ -7,7 +7,7 @@ import io
 import json
 import math
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeAlias
@@ -41,6 +41,7 @@ class Tree:
     folder: Path
     variable: str
     runs: dict[Path, list[Run]] = field(default_factory=dict)  # by the folder of their point, in order of measurement
+    named: dict[str, Path] = field(default_factory=dict)  # folders by name that were read too, by the pair's own folder
 
     def pair_folder(self, pair: Pair) -> Path:
         return self.folder / pair.folder
@@ -69,8 +70,8 @@ class Tree:
 
     def runs_of(self, pair: Pair) -> list[Run]:
         """Every run of this pair."""
-        inside = self.pair_folder(pair)
-        return [run for folder, runs in self.runs.items() if folder.parent == inside for run in runs]
+        inside = {self.pair_folder(pair), self.named.get(pair.folder)}
+        return [run for folder, runs in self.runs.items() if folder.parent in inside for run in runs]
 
     def write_target(self, pair: Pair, target: Target) -> None:
         """The runs that the answer of one target rests on; a file is never emptied."""
@@ -86,17 +87,24 @@ class Tree:
         if every:
             _replace(self.folder / "summary.csv", table_of(every).encode())
 
-    def read(self, pairs: Iterable[Pair]) -> tuple[dict[str, tuple[Point, ...]], tuple[str, ...]]:
+    def read(self, pairs: Sequence[Pair]) -> tuple[dict[str, tuple[Point, ...]], tuple[str, ...]]:
         """The finished points of each pair by its folder, and what is ignored, in words.
 
         What other pairs left is not looked at. Everything that can be read stays in the tables of the tree.
         """
         found: dict[str, tuple[Point, ...]] = {}
         notes: list[str] = []
+        own = {pair.folder for pair in pairs}
         for pair in pairs:
-            points, ignored = read_points(self.pair_folder(pair), self.variable)
-            found[pair.folder] = points
-            notes += ignored
+            folders = [self.pair_folder(pair)]
+            if pair.named_folder not in own:
+                self.named[pair.folder] = self.folder / pair.named_folder
+                folders.insert(0, self.named[pair.folder])
+            there = [read_points(folder, self.variable) for folder in folders]
+            found[pair.folder] = tuple(
+                sorted((point for points, _ in there for point in points), key=lambda point: point.load)
+            )
+            notes += [note for _, ignored in there for note in ignored]
         every = [point for points in found.values() for point in points]
         for point in sorted(every, key=lambda point: str(point.runs[0].get("date", ""))):
             self.runs[point.folder] = list(point.runs)
