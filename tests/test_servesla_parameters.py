@@ -3,7 +3,7 @@ from pathlib import Path
 
 import pytest
 
-from redline.model import UsageError
+from redline.model import JsonValue, UsageError
 from redline.servesla.parameters import (
     BadValueError,
     Pair,
@@ -162,6 +162,7 @@ def test_a_bench_record_must_not_set_what_is_searched(key: str) -> None:
         ({"max-num-seqs": 4}, "vllm serve M --max-num-seqs 4"),
         ({"max_num_seqs": 4}, "vllm serve M --max-num-seqs 4"),
         ({"gpu_memory_utilization": 0.9}, "vllm serve M --gpu-memory-utilization 0.9"),
+        ({"quantization": None}, "vllm serve M --quantization None"),
         ({"_benchmark_name": "x"}, "vllm serve M"),
         ({}, "vllm serve M"),
     ],
@@ -170,8 +171,33 @@ def test_each_kind_of_value_becomes_its_option(record: dict[str, object], words:
     assert words.split() == list(applied(["vllm", "serve", "M"], record))
 
 
-def test_an_object_becomes_its_json() -> None:
-    assert ["s", "--hf-overrides", '{"a": [1, true]}'] == list(applied(["s"], {"hf_overrides": {"a": [1, True]}}))
+@pytest.mark.parametrize(
+    ("value", "word"),
+    [
+        ({"a": [1, True]}, '{"a": [1, true]}'),
+        ({}, "{}"),
+        ([1, True], "[1, True]"),
+        ("two words", "two words"),
+        ("", ""),
+    ],
+)
+def test_an_object_becomes_its_json_and_anything_else_one_word_of_text(value: JsonValue, word: str) -> None:
+    assert ["s", "--hf-overrides", word] == list(applied(["s"], {"hf_overrides": value}))
+
+
+@pytest.mark.parametrize(
+    "given",
+    [
+        "--compilation-config.use_inductor=true",
+        "--compilation_config.use_inductor=true",
+        "--compilation-config.use_inductor true",
+    ],
+)
+@pytest.mark.parametrize("key", ["compilation_config.use_inductor", "compilation-config.use_inductor"])
+def test_an_option_with_a_dot_is_replaced_in_place_and_respelled_before_the_dot_only(given: str, key: str) -> None:
+    replaced = applied(["s", *given.split(), "--eager"], {key: False})
+
+    assert ["s", "--compilation-config.use_inductor=false", "--eager"] == list(replaced)
 
 
 @pytest.mark.parametrize("given", ["--max-num-seqs", "--max_num_seqs"])

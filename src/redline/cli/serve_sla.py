@@ -13,7 +13,16 @@ _FILE = click.Path(path_type=Path)
 _SEARCH = ("precision", "min", "max", "max_time", "max_trials")
 
 
-@click.command("serve-sla", short_help="Drop-in for `vllm bench sweep serve_sla`.")
+def _hyphenated(name: str) -> str:
+    """vLLM's parser takes --serve_cmd too."""
+    return name.replace("_", "-")
+
+
+@click.command(
+    "serve-sla",
+    short_help="Drop-in for `vllm bench sweep serve_sla`.",
+    context_settings={"token_normalize_func": _hyphenated},
+)
 @click.option("--serve-cmd", required=True, metavar="COMMAND", help="Starts the server.")
 @click.option("--bench-cmd", required=True, metavar="COMMAND", help="Runs the benchmark once.")
 @click.option("--after-bench-cmd", metavar="COMMAND", help="Runs after each benchmark (default: reset vLLM's caches).")
