@@ -365,7 +365,7 @@ SERVER = GOOD["server"]
             {"workload": 'preset = "chat"\nthink_time_s = 2'},
             "line 6: [workload.chat] think_time_s does nothing by rate",
         ),
-        ({"workload": 'dataset = "x.json"'}, "dataset: not supported yet"),
+        ({"workload": 'dataset = "x.json"'}, "dataset: there is no file"),
         ({"sla": None}, "sla is missing"),
         ({"sla": ""}, "line 7: [sla] sla is missing"),
         ({"sla": "a = 5"}, "must be a list of criteria"),

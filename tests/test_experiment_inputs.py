@@ -9,7 +9,8 @@ from redline.api import Place, prepare_find, prepare_run
 from redline.codec import load_experiment, load_workload_file
 from redline.experiment.inputs import INPUTS, noted, reader
 from redline.experiment.plan import case_key
-from redline.experiment.workloads import PRESETS, parse_workload
+from redline.experiment.presets import PRESETS
+from redline.experiment.workloads import parse_workload
 from redline.model import Lengths, ServerConfig, UsageError
 
 TRACES = Path(__file__).parent / "data" / "traces"

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from redline.experiment import plan
 from redline.experiment.commands import placeholders, record_text
 from redline.experiment.estimate import estimate_of, judged_requests, largest_percentile
-from redline.experiment.workloads import PRESETS
+from redline.experiment.presets import PRESETS
 from redline.model import (
     ClientEvidence,
     CommandWorkload,

@@ -6,7 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from redline.experiment.workloads import PRESETS, check_command, parse_workload, workload_of
+from redline.experiment.presets import PRESETS
+from redline.experiment.workloads import check_command, parse_workload, workload_of
 from redline.model import CommandWorkload, Lengths, ThinkTime, UsageError, Workload
 from redline.units import nearest, parse_count, parse_duration, parse_load, parse_loads, parse_share, parse_whole
 
@@ -160,6 +161,18 @@ def test_a_text_that_is_no_workload_is_refused_with_what_to_write(text, says):
     assert says in str(error.value)
 
 
+def test_further_fields_of_the_body_are_read_as_json_or_as_text():
+    workload = parse_workload("chat:extra.temperature=0.7,extra.stop=end,extra.seed=3,max_tokens=64")
+
+    assert {"temperature": 0.7, "stop": "end", "seed": 3} == workload.extra
+    assert 64 == workload.max_tokens
+
+
+def test_a_field_that_has_a_setting_is_no_further_field():
+    with pytest.raises(UsageError, match="extra: stream does not belong here: requests always stream"):
+        parse_workload("chat:extra.stream=false")
+
+
 PIECES = st.sampled_from(
     ["chat", "random", ":", ",", "in", "out", "cv", "=", "5", "0.5", "-1", "api", "tokens", " ", "é"]
 )
@@ -221,7 +234,14 @@ def test_a_command_is_split_into_words_without_a_shell():
         ({"command": [], "reader": "vllm"}, "is empty"),
         ({"preset": "chat", "reader": "vllm"}, "reader needs command"),
         ({"preset": "chat", "timeout_s": 5}, "request_timeout_s"),
-        ({"dataset": "x.json"}, "not supported yet"),
+        ({"dataset": "x.json"}, "cannot be read here"),
+        ({"preset": "chat", "extra": {"max_tokens": 5}}, "write max_tokens, or output, beside extra"),
+        ({"preset": "chat", "extra": {"model": "m"}}, "model does not belong here"),
+        ({"preset": "chat", "extra": {"stop": float("nan")}}, "JSON cannot say"),
+        ({"preset": "chat", "extra": 5}, "must be a table"),
+        ({"preset": "chat", "min_tokens": 5}, "needs ignore_eos = false"),
+        ({"preset": "chat", "min_tokens": 5, "max_tokens": 4, "ignore_eos": False}, "above max_tokens"),
+        ({"preset": "chat", "repeat": True}, "repeat needs dataset"),
         ({"trace": "x.jsonl"}, "cannot be read here"),
         ({"preset": "chat", "arrivals": "trace"}, "needs trace"),
         ({"preset": "chat", "goodput": ["ttft_ms<=5"]}, "attainment"),

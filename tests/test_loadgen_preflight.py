@@ -6,8 +6,11 @@ from typing import Any
 
 import pytest
 
+from redline import lengths
+from redline.experiment.datasets import parse_dataset
+from redline.loadgen.learning import Reply
 from redline.loadgen.payload import target_of
-from redline.loadgen.preflight import Reply, preflight
+from redline.loadgen.preflight import preflight
 from redline.model import Endpoint, Lengths, RedlineError, UsageError, Workload
 
 URL = "http://host:8000"
@@ -252,3 +255,66 @@ def test_proxies_of_the_environment_are_named_as_unused(monkeypatch):
     monkeypatch.setenv("HTTPS_PROXY", "http://proxy:3128")
 
     assert any("HTTPS_PROXY is set" in text for text in learn(FakeServer()).warnings)
+
+
+# ---- prompts of a file ----
+
+
+def written(text: str, **more: Any) -> Workload:
+    dataset = parse_dataset(text, "p.jsonl")
+    return Workload(name="w", prompt=Lengths(mean=20), output=Lengths(mean=9), dataset=dataset, **more)
+
+
+def lines(*prompts: str, **more: Any) -> str:
+    return "\n".join(json.dumps({"prompt": prompt, "output_tokens": 5, **more}) for prompt in prompts)
+
+
+def test_the_sizes_of_a_files_prompts_are_learnt_from_what_the_server_counts():
+    learnt = learn(FakeServer(), written(lines(*("abcdefg " * 40 for _ in range(50)))))
+
+    # two tokens a word, of eight bytes
+    assert learnt.workload.dataset.tokens_per_byte == pytest.approx(2 / 8, rel=0.05)
+    assert learnt.warnings == ()
+
+
+def test_no_prompt_of_the_file_is_sent_before_the_first_trial():
+    server = FakeServer()
+    learn(server, written(lines(*(f"prompt {n}" for n in range(50)))))
+
+    sent = [request["messages"][0]["content"] for request in server.asked]
+    assert not any(content.startswith("prompt") for content in sent)
+
+
+def test_prompts_beyond_the_context_are_left_out_and_counted():
+    workload = written(lines(*["short enough"] * 30, "word " * 2_000))
+    learnt = learn(FakeServer(models={"id": "m", "max_model_len": 1_000}), workload)
+
+    assert "1 of the 31 prompts of p.jsonl do not fit the context of 1000 tokens, and are left out" in learnt.warnings
+    assert 30 == lengths.usable_prompts(learnt.workload.dataset)
+
+
+def test_a_file_of_which_no_prompt_fits_is_refused():
+    with pytest.raises(UsageError, match=r"no prompt of p.jsonl fits the 100 tokens"):
+        learn(FakeServer(models={"id": "m", "max_model_len": 100}), written(lines("word " * 2_000)))
+
+
+def test_messages_need_the_chat_api():
+    text = json.dumps({"messages": [{"role": "user", "content": "hi"}], "output_tokens": 3})
+
+    with pytest.raises(UsageError, match='only api = "chat" takes'):
+        learn(FakeServer(), written(text, api="completions"))
+
+
+def test_what_only_some_prompts_ask_for_is_tried_before():
+    server = FakeServer(refuses={"ignore_eos": "no ignore_eos"})
+    learnt = learn(server, written(lines("hi", ignore_eos=True), ignore_eos=False))
+
+    assert "ignore_eos" in server.asked[0]
+    assert any("refused ignore_eos" in warning for warning in learnt.warnings)
+
+
+def test_further_fields_are_in_every_request():
+    server = FakeServer()
+    learn(server, Workload(name="w", prompt=Lengths(mean=9), output=Lengths(mean=9), extra={"temperature": 0.7}))
+
+    assert [0.7] * len(server.asked) == [request["temperature"] for request in server.asked]

@@ -18,7 +18,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from redline.experiment.plan import identity, jobs
-from redline.experiment.workloads import PRESETS
+from redline.experiment.presets import PRESETS
 from redline.model import (
     Experiment,
     Failed,

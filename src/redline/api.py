@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, TypeAlias, TypedDict, Unpack
+from typing import Any, TypedDict, Unpack
 from urllib.parse import urlsplit
 
 import redline
@@ -18,6 +18,7 @@ from redline.codec import attached_files, load_experiment, load_workload_file
 from redline.events import Emit, Event, Noted, TrialEnded, Warned
 from redline.experiment.build import find_experiment
 from redline.experiment.configurations import with_scheme
+from redline.experiment.datasets import is_dataset
 from redline.experiment.estimate import Estimate, estimate_of, request_budget
 from redline.experiment.file import experiment_to_toml
 from redline.experiment.goals import advice
@@ -35,7 +36,7 @@ from redline.model import (
     Trial,
     UsageError,
 )
-from redline.runner.local import Keeper, local_lab
+from redline.runner.local import Keeper, OpenSession, local_lab, sent_before
 from redline.runner.loop import run_jobs
 from redline.search import next_step
 from redline.server import means
@@ -48,7 +49,6 @@ from redline.wording import load_text
 __all__ = ["Opened", "Place", "Prepared", "Result", "find", "open_experiment", "run"]
 
 _EXIT_CODES = {"edge": 0, "floor": 0, "none": 3, "undecided": 4, "client_limited": 5, "crashed": 1, "not_started": 1}
-OpenSession: TypeAlias = Callable[[Endpoint, Case], AbstractContextManager[Session]]
 _WORST_FIRST = (1, 5, 4, 3, 0)
 
 
@@ -155,7 +155,8 @@ def prepare_find(url: str, slas: Sequence[str], place: Place, **options: Unpack[
     """The question to a running server; UsageError has everything that is wrong with it."""
     given: dict[str, Any] = dict(options)
     workload = None
-    if (named := str(given.get("workload", ""))).endswith(".toml") or Path(named).is_file():
+    named = str(given.get("workload", ""))
+    if named.endswith(".toml") or (Path(named).is_file() and not is_dataset(named)):
         workload = load_workload_file(Path(given.pop("workload")), reader_of)
     experiment = find_experiment(url, slas, given, workload, reader(Path(), absolute=True))
     directory = find_directory(experiment.servers[0], experiment.workloads[0], experiment.goal.by)
@@ -243,7 +244,9 @@ def carry_out(prepared: Prepared, emit: Emit | None = None) -> Result:
                 tell(Noted(text=f"continuing with {known} trial{'s' * (known > 1)} from {prepared.directory}"))
             keeper = TrialKeeper(store=store, tell=tell)
             lab = local_lab(keeper.for_lab(), experiment.goal.seed)
-            lab = replace(lab, open_session=_going_on(lab.open_session, lambda: bool(known or keeper.kept)))
+            lab = replace(
+                lab, open_session=_going_on(sent_before(lab.open_session, history), lambda: bool(known or keeper.kept))
+            )
             answers = run_jobs(jobs(experiment), history, experiment, lab, keeper.on_event)
             if known and not keeper.kept:
                 tell(

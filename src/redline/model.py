@@ -5,10 +5,12 @@ Everything here is a frozen value; deciding code takes these and returns these.
 
 from __future__ import annotations
 
-from array import array
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Literal, Protocol, TypeAlias
+
+from redline.files import Dataset as Dataset
+from redline.files import Trace as Trace
 
 if TYPE_CHECKING:
     from redline.records import Records
@@ -71,25 +73,6 @@ class Lengths:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Trace:
-    """Requests as they once came to a server, in order of time; the file's digest stands for its content.
-
-    Without numbers where only a digest is known: of a stored experiment whose file is elsewhere.
-    """
-
-    file: str
-    sha256: str
-    times_s: array[float] = field(
-        default_factory=lambda: array("d"), compare=False, repr=False
-    )  # since the first; any unit
-    prompt_tokens: array[int] = field(
-        default_factory=lambda: array("i"), compare=False, repr=False
-    )  # none: not in the file
-    output_tokens: array[int] = field(default_factory=lambda: array("i"), compare=False, repr=False)
-    has_lengths: bool = True  # those of the file are used
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
 class ThinkTime:
     """How long a user pauses: a gamma distribution with this mean in seconds and coefficient of variation."""
 
@@ -113,6 +96,11 @@ class Workload:
     trace: Trace | None = None  # its times where `arrivals` says so, its lengths where it has any
     think_time_s: ThinkTime | None = None  # closed loop: between an answer and the user's next request
     max_in_flight: int | None = None  # open loop: with so many on their way, whoever is due waits in the client
+    dataset: Dataset | None = None  # its prompts instead of made-up ones
+    repeat: bool = False  # the same text may be sent again
+    max_tokens: int | None = None  # no request asks for more
+    min_tokens: int | None = None  # of outputs that may end by themselves
+    extra: Mapping[str, JsonValue] = field(default_factory=dict)  # further fields of each body
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

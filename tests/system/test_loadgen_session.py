@@ -1,6 +1,7 @@
 """The load generator as it runs: a worker process against servers that behave well and badly."""
 
 import contextlib
+import json
 import os
 import resource
 import signal
@@ -15,6 +16,7 @@ import pytest
 
 from made import TRACE
 from redline import arrivals, lengths
+from redline.experiment.datasets import parse_dataset
 from redline.loadgen import open_session
 from redline.model import (
     Endpoint,
@@ -110,6 +112,24 @@ def test_a_trace_is_replayed_with_its_gaps_and_its_lengths():
     assert records.scheduled_s == pytest.approx(arrivals.between(workload, 60, 5, 2.0)[: len(records)], abs=2e-6)
     assert (records.tokens_asked == outputs).all()
     assert (records.tokens_in[records.ok] == prompts[records.ok]).mean() > 0.9
+
+
+def test_prompts_of_a_file_go_out_once_before_any_repeats():
+    rows = "\n".join(json.dumps({"prompt": f"prompt {n}", "output_tokens": n % 3 + 1}) for n in range(60))
+    workload = Workload(
+        name="w", prompt=Lengths(mean=9), output=Lengths(mean=9), dataset=parse_dataset(rows, "p.jsonl")
+    )
+    with scripted() as server, open_session(endpoint(server), workload) as session:
+        assert not any(request.text.startswith("prompt") for request in server.posts)
+        server.requests.clear()
+        outcomes = [measured(session.measure(rate(100, max_s=5, max_requests=40), never, seed)) for seed in (5, 6)]
+        sent = [request for request in server.posts if request.text.startswith("prompt")]
+
+    assert {f"prompt {n}" for n in range(60)} == {request.text for request in sent}
+    assert len(sent) == 60
+    assert all(request.json["max_tokens"] == int(request.text.split()[1]) % 3 + 1 for request in sent)
+    assert [40, 40] == [outcome.client.sent for outcome in outcomes]
+    assert "p.jsonl has 60 prompts, and more were sent" in session.warnings[0]
 
 
 def test_requests_are_as_long_as_asked_and_never_alike(good):

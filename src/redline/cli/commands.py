@@ -59,7 +59,11 @@ def cli() -> None:
 @click.argument("url")
 @SLA
 @SEARCH
-@click.option("--workload", metavar="WHAT", help="A preset (default chat), a file, or random:in=512,out=128.")
+@click.option(
+    "--workload",
+    metavar="WHAT",
+    help="A preset (default chat), a file of settings or prompts, or random:in=512,out=128.",
+)
 @click.option("--api", type=click.Choice(["chat", "completions"]), help="Which of the server's APIs to use.")
 @click.option("--model", metavar="NAME", help="Default: asked from /v1/models.")
 @click.option("--header", "headers", multiple=True, metavar="NAME:VALUE", help="Send this with every request.")

@@ -6,7 +6,7 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from redline.model import Case, CommandWorkload, Criterion, Experiment, Goal, Measured, Sla, Trial
+from redline.model import Case, CommandWorkload, Criterion, Experiment, Goal, Measured, Sla, Trial, Workload
 from redline.sla import allowed_share, metric_of
 from redline.stats import floor_to_pass
 
@@ -205,6 +205,12 @@ def _warnings(experiment: Experiment, budget: int) -> tuple[str, ...]:
                 cure += f", or ask for {_percentile(budget, goal.confidence, 1.0)}"
             texts.append(
                 f"{criterion.text} needs {floor:,} requests even when none is over, {budget:,} are allowed: {cure}"
+            )
+    for dataset in dict.fromkeys(w.dataset for w in experiment.workloads if isinstance(w, Workload) and not w.repeat):
+        if dataset is not None and 0 < len(dataset.sizes) < budget:
+            texts.append(
+                f"{dataset.file} has {len(dataset.sizes):,} prompts, for up to {budget:,} requests: each repeat begins "
+                "with a few words of its own, so that no prefix cache holds it; repeat = true leaves them as they are"
             )
     if any(isinstance(workload, CommandWorkload) for workload in experiment.workloads):
         texts.append("an external command cannot be stopped early, so that hopeless loads cost as much as good ones")

@@ -52,9 +52,14 @@ def _workload(workload: Workload | CommandWorkload) -> dict[str, object]:
         settings["burstiness"] = workload.burstiness
     if workload.trace is not None:
         settings["trace"] = workload.trace.file
-        if workload.trace.has_lengths:
+        if workload.trace.has_lengths and workload.dataset is None:
             del settings["prompt"], settings["output"]
         settings["arrivals"] = workload.arrivals
+    if workload.dataset is not None:
+        settings["dataset"] = workload.dataset.file
+        del settings["prompt"]
+        if workload.dataset.has_lengths or workload.output == Lengths(mean=workload.max_tokens or 0):
+            del settings["output"]
     return settings
 
 

@@ -5,48 +5,59 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import asdict, dataclass
+from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import Any, Generic, TypeVar
 
 import numpy as np
 
+from redline.experiment.datasets import parse_dataset
 from redline.experiment.traces import parse_trace
-from redline.model import CommandWorkload, Lengths, Trace, UsageError, Workload
+from redline.lengths import prompt_tokens
+from redline.model import CommandWorkload, Dataset, Lengths, Trace, UsageError, Workload
 
 INPUTS = "inputs.json"  # beside a stored experiment: what its files held, since they may be gone
+_DATASET = "dataset:"  # before the name of one in there
+_File = TypeVar("_File", Trace, Dataset)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Described:
-    """A trace, and how long its requests are; None where it does not say."""
+class Described(Generic[_File]):
+    """A trace or prompts, and how long the requests are; None where the file does not say."""
 
-    trace: Trace
+    file: _File
     prompt: Lengths | None
     output: Lengths | None
 
 
-Load = Callable[[str], Described]
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Load:
+    """How each kind of file is read, by its name; UsageError has everything that is wrong with one."""
+
+    trace: Callable[[str], Described[Trace]]
+    dataset: Callable[[str], Described[Dataset]]
 
 
 def reader(base: Path, *, absolute: bool = False) -> Load:
-    """Reads files named relative to `base`; UsageError has everything that is wrong with one.
+    """Reads files named relative to `base`.
 
     With `absolute`, the workload remembers a name that holds wherever it will be written down.
     """
-    known: dict[str, Described] = {}
 
-    def load(name: str) -> Described:
-        if name not in known:
-            trace = _parsed(base / name, str((base / name).absolute()) if absolute else name)
-            with_lengths = trace.has_lengths
-            known[name] = Described(
-                trace=trace,
-                prompt=_like(trace.prompt_tokens) if with_lengths else None,
-                output=_like(trace.output_tokens) if with_lengths else None,
-            )
-        return known[name]
+    def kept(name: str) -> str:
+        return str((base / name).absolute()) if absolute else name
 
-    return load
+    @cache
+    def trace(name: str) -> Described[Trace]:
+        read = _parsed(base / name, kept(name), parse_trace)
+        return Described(file=read, **_lengths(read))
+
+    @cache
+    def dataset(name: str) -> Described[Dataset]:
+        read = _parsed(base / name, kept(name), parse_dataset)
+        return Described(file=read, **_lengths(read))
+
+    return Load(trace=trace, dataset=dataset)
 
 
 def remembered(directory: Path) -> Load:
@@ -58,34 +69,55 @@ def remembered(directory: Path) -> Load:
         raise UsageError(f"cannot read {path}: {error}; it says which files this experiment used") from error
     read = reader(directory)
 
-    def load(name: str) -> Described:
-        if name not in known:
-            return read(name)
-        facts = known[name]
-        lengths = {key: Lengths(**facts[key]) if facts[key] else None for key in ("prompt", "output")}
-        trace = Trace(file=name, sha256=facts["sha256"], has_lengths=lengths["prompt"] is not None)
-        return Described(trace=trace, **lengths)
+    def lengths(facts: Mapping[str, Any]) -> dict[str, Lengths | None]:
+        return {key: Lengths(**facts[key]) if facts[key] else None for key in ("prompt", "output")}
 
-    return load
+    def trace(name: str) -> Described[Trace]:
+        if (facts := known.get(name)) is None:
+            return read.trace(name)
+        found = lengths(facts)
+        file = Trace(file=name, sha256=facts["sha256"], has_lengths=found["prompt"] is not None)
+        return Described(file=file, **found)
+
+    def dataset(name: str) -> Described[Dataset]:
+        if (facts := known.get(_DATASET + name)) is None:
+            return read.dataset(name)
+        found = lengths(facts)
+        file = Dataset(file=name, sha256=facts["sha256"], has_lengths=found["output"] is not None)
+        return Described(file=file, **found)
+
+    return Load(trace=trace, dataset=dataset)
 
 
-def nowhere(name: str) -> Described:
-    """For who has no folder to read files in."""
+def _unreadable(name: str) -> Any:
     raise UsageError(f"{name} cannot be read here; write the workload into a file")
+
+
+nowhere = Load(trace=_unreadable, dataset=_unreadable)  # for who has no folder to read files in
 
 
 def noted(workloads: Iterable[Workload | CommandWorkload]) -> dict[str, str]:
     """The file that `remembered` reads, by its name; nothing where these workloads name no file."""
     known: dict[str, Any] = {}
     for workload in workloads:
-        if isinstance(workload, Workload) and (trace := workload.trace) is not None:
+        if not isinstance(workload, Workload):
+            continue
+        if (trace := workload.trace) is not None:
             known[trace.file] = {"sha256": trace.sha256, "requests": len(trace.times_s), **_described(trace)}
+        if (dataset := workload.dataset) is not None:
+            facts = {"sha256": dataset.sha256, "prompts": len(dataset.sizes), **_described(dataset)}
+            known[_DATASET + dataset.file] = facts
     return {INPUTS: json.dumps(known, indent=2) + "\n"} if known else {}
 
 
-def _described(trace: Trace) -> Mapping[str, Any]:
-    counts = {"prompt": trace.prompt_tokens, "output": trace.output_tokens}
-    return {key: asdict(_like(numbers)) if len(numbers) else None for key, numbers in counts.items()}
+def _described(file: Trace | Dataset) -> Mapping[str, Any]:
+    return {key: asdict(lengths) if lengths else None for key, lengths in _lengths(file).items()}
+
+
+def _lengths(file: Trace | Dataset) -> dict[str, Lengths | None]:
+    prompts = file.prompt_tokens if isinstance(file, Trace) else prompt_tokens(file)
+    counts = {"prompt": prompts, "output": file.output_tokens}
+    return {key: _like(numbers) if len(numbers) else None for key, numbers in counts.items()}
 
 
 def _like(numbers: object) -> Lengths:
@@ -97,7 +129,7 @@ def _like(numbers: object) -> Lengths:
     )
 
 
-def _parsed(path: Path, name: str) -> Trace:
+def _parsed(path: Path, name: str, parse: Callable[[str, str], _File]) -> _File:
     try:
         text = path.read_text(encoding="utf-8")
     except FileNotFoundError as error:
@@ -107,6 +139,6 @@ def _parsed(path: Path, name: str) -> Trace:
     except UnicodeDecodeError as error:
         raise UsageError(f"{path} is no UTF-8 text; save it as UTF-8") from error
     try:
-        return parse_trace(text, name)
+        return parse(text, name)
     except UsageError as error:
         raise UsageError(f"{path}: {error}") from error

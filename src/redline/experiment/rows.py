@@ -12,6 +12,7 @@ from redline.model import UsageError
 
 Row: TypeAlias = tuple[int, Mapping[str, Any]]  # its line, from 1, and its fields
 
+_MOST_TOKENS = 10_000_000
 _SHOWN = 10  # problems of a file that are told one by one
 
 
@@ -19,13 +20,14 @@ class Complaints:
     """What is wrong with the lines of a file."""
 
     def __init__(self) -> None:
+        self.unit = "line"
         self._texts: list[str] = []
         self._count = 0
 
     def add(self, line: int, text: str) -> None:
         self._count += 1
         if self._count <= _SHOWN:
-            self._texts.append(f"line {line}: {text}")
+            self._texts.append(f"{self.unit} {line}: {text}")
 
     def tell(self) -> None:
         """UsageError with all of them, if there are any."""
@@ -36,10 +38,12 @@ class Complaints:
 
 
 def rows_of(text: str, complaints: Complaints) -> Iterator[Row]:
-    """Its rows: JSONL where the first character that is not blank is a brace, else CSV with a line of names."""
+    """Its rows, by the first character but blanks: JSONL after a brace, a list in JSON after a bracket, else CSV."""
     text = text.removeprefix("\ufeff")
     if text.lstrip()[:1] == "{":
         yield from _json_lines(text, complaints)
+    elif text.lstrip()[:1] == "[":
+        yield from _json_list(text, complaints)
     else:
         yield from _csv_lines(text, complaints)
 
@@ -53,6 +57,31 @@ def value_of(fields: Mapping[str, Any], names: Sequence[str]) -> Any:
 def plain(name: str) -> str:
     """A name as it is compared: `Request tokens`, `request_tokens` and `RequestTokens` are one."""
     return "".join(char for char in name.lower() if char.isalnum())
+
+
+def tokens_of(value: object) -> int | None:
+    """A number of tokens, as a number or as text; None where it is none."""
+    if isinstance(value, bool) or not isinstance(value, (int, float, str)):
+        return None
+    try:
+        number = float(value)
+    except ValueError:
+        return None
+    return int(number) if number.is_integer() and 0 <= number <= _MOST_TOKENS else None
+
+
+def _json_list(text: str, complaints: Complaints) -> Iterator[Row]:
+    try:
+        entries = json.loads(text)
+    except (ValueError, RecursionError) as error:
+        complaints.add(getattr(error, "lineno", 1), f"is no JSON: {str(error).split(': line')[0].lower()}")
+        return
+    complaints.unit = "entry"
+    for number, entry in enumerate(entries, 1):
+        if isinstance(entry, dict):
+            yield number, {plain(name): value for name, value in entry.items()}
+        else:
+            complaints.add(number, "must be an object")
 
 
 def _json_lines(text: str, complaints: Complaints) -> Iterator[Row]:

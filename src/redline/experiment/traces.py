@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from datetime import datetime
 from typing import Any
 
-from redline.experiment.rows import Complaints, plain, rows_of, value_of
+from redline.experiment.rows import Complaints, plain, rows_of, tokens_of, value_of
 from redline.model import Trace, UsageError
 
 # Under which names the published traces keep what is read here; compared without case, blanks and underscores.
@@ -23,7 +23,6 @@ OUTPUTS = (
     *("num_decode_tokens", "output_len", "max_tokens", "out"),
 )
 _TIMES, _PROMPTS, _OUTPUTS = (tuple(map(plain, names)) for names in (TIMES, PROMPTS, OUTPUTS))
-_MOST_TOKENS = 10_000_000
 
 
 def parse_trace(text: str, file: str) -> Trace:
@@ -80,7 +79,7 @@ def _entry(fields: Mapping[str, Any], with_lengths: bool | None) -> tuple[float,
     if None in lengths or with_lengths is False:
         lacks = " and ".join(name for name, value in zip(("prompt", "output"), lengths, strict=True) if value is None)
         return f"has no {lacks} tokens, and other lines have" if lacks else "has tokens, and other lines have none"
-    tokens = [_tokens(value) for value in lengths]
+    tokens = [tokens_of(value) for value in lengths]
     for value, count in zip(lengths, tokens, strict=True):
         if count is None:
             return f"{value!r} is no number of tokens"
@@ -101,13 +100,3 @@ def _time_s(value: object) -> float | None:
         return datetime.fromisoformat(str(value).strip()).timestamp()
     except (ValueError, OverflowError):
         return None
-
-
-def _tokens(value: object) -> int | None:
-    if isinstance(value, bool) or not isinstance(value, (int, float, str)):
-        return None
-    try:
-        number = float(value)
-    except ValueError:
-        return None
-    return int(number) if number.is_integer() and 0 <= number <= _MOST_TOKENS else None

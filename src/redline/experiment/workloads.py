@@ -2,40 +2,22 @@
 
 from __future__ import annotations
 
+import json
 import math
 from collections.abc import Callable, Mapping, Set
-from dataclasses import replace
+from dataclasses import asdict, replace
+from pathlib import PurePath
 from typing import Any
 
 from redline.experiment.commands import placeholders
+from redline.experiment.datasets import is_dataset
 from redline.experiment.inputs import Described, Load, nowhere
 from redline.experiment.loadshape import SHAPE
+from redline.experiment.presets import PRESETS
+from redline.experiment.reserved import misplaced
 from redline.experiment.settings import Path, Problem, Read, choice, flag, not_yet, read, text, told, words
-from redline.model import CommandWorkload, Lengths, UsageError, Variable, Workload
+from redline.model import CommandWorkload, Dataset, Lengths, Trace, UsageError, Variable, Workload
 from redline.units import nearest, parse_count, parse_duration, parse_not_negative, parse_positive
-
-
-def _preset(name: str, prompt: tuple[float, float, int], output: tuple[float, float, int]) -> Workload:
-    (p_mean, p_cv, p_high), (o_mean, o_cv, o_high) = prompt, output
-    return Workload(
-        name=name,
-        prompt=Lengths(mean=p_mean, cv=p_cv, low=8, high=p_high),
-        output=Lengths(mean=o_mean, cv=o_cv, low=2, high=o_high),
-    )
-
-
-# Chosen, not measured: round figures for the shape of each use, so that two people who say "rag" mean the same load.
-# Your own traffic differs; its mean lengths in `random = { in = ..., out = ..., cv = ... }` are the better question.
-PRESETS: Mapping[str, Workload] = {
-    preset.name: preset
-    for preset in (
-        _preset("chat", (512, 0.8, 2_048), (256, 0.8, 1_024)),
-        _preset("rag", (4_096, 0.3, 8_192), (256, 0.6, 1_024)),  # retrieved passages fill the prompt
-        _preset("code", (2_048, 0.8, 8_192), (64, 1.0, 512)),  # completion: much context, a few lines back
-        _preset("summarize", (6_144, 0.5, 16_384), (256, 0.4, 1_024)),
-        _preset("reasoning", (512, 0.8, 2_048), (4_096, 0.6, 16_384)),  # long thinking before the answer
-    )
-}
 
 READERS = ("vllm", "sglang", "guidellm", "aiperf", "inference-perf")
 PLACEHOLDERS = ("url", "model", "rate", "concurrency", "requests", "seed", "result")  # of an external command
@@ -63,6 +45,19 @@ def _random(value: object) -> dict[str, float]:
     return settings
 
 
+def _extra(value: object) -> dict[str, Any]:
+    """Further fields of each request's body."""
+    if not isinstance(value, Mapping):
+        raise UsageError("must be a table such as { temperature = 0.7 }")
+    if wrong := misplaced(value, "workload"):
+        raise UsageError("; ".join(wrong))
+    try:
+        json.dumps(value, allow_nan=False)
+    except (TypeError, ValueError) as error:
+        raise UsageError(f"holds what JSON cannot say: {str(error).lower()}") from error
+    return dict(value)
+
+
 def _sub_table(value: object, table: Mapping[str, Read]) -> dict[str, Any]:
     problems: list[Problem] = []
     settings = read(value, table, (), problems)
@@ -84,10 +79,17 @@ _OVERRIDES: Mapping[str, Read] = {
     "arrivals": choice("poisson", "constant", "gamma", "trace"),
     "burstiness": parse_positive,
     "ignore_eos": flag,
+    "max_tokens": parse_count,
+    "min_tokens": parse_count,
+    "repeat": flag,
+    "extra": _extra,
     "request_timeout_s": parse_duration,
     **SHAPE,
 }
-_SHORT: Mapping[str, Read] = {**_OVERRIDES, "trace": text}  # what also a short text can say
+_SHORT: Mapping[str, Read] = {
+    **{key: reader for key, reader in _OVERRIDES.items() if key != "extra"},
+    **{"trace": text, "dataset": text, "output": _lengths},
+}  # what also a short text can say
 _COMMAND: Mapping[str, Read] = {"command": words, "reader": text, "timeout_s": parse_duration}
 _BUILT_IN: Mapping[str, Read] = {
     "preset": _preset_name,
@@ -95,12 +97,12 @@ _BUILT_IN: Mapping[str, Read] = {
     "prompt": _lengths,
     "output": _lengths,
     "trace": text,
+    "dataset": text,
     **_OVERRIDES,
 }
 _ALL: Mapping[str, Read] = {
     **_BUILT_IN,
     **_COMMAND,
-    "dataset": not_yet("say the lengths of your requests with random = { in = 512, out = 128, cv = 0.5 }"),
     "goodput": not_yet("use the criterion attainment(ttft_ms<=..., tpot_ms<=...)>=95% in [sla]"),
 }
 WORKLOAD_KEYS = tuple(_ALL)
@@ -114,7 +116,8 @@ def workload_of(
     `load` reads the files that they name.
     """
     before = len(problems)
-    settings = read(section, {**_ALL, "trace": lambda file: load(text(file))}, path, problems)
+    files = {"trace": lambda file: load.trace(text(file)), "dataset": lambda file: load.dataset(text(file))}
+    settings = read(section, {**_ALL, **files}, path, problems)
     given = set(section) if isinstance(section, Mapping) else set()
 
     def problem(key: str, why: str) -> None:
@@ -134,7 +137,9 @@ def workload_of(
     shape = given & {"preset", "random", "dataset"}
     if len(shape) > 1:
         problem("", f"{' and '.join(sorted(shape))} both say what is sent: keep one")
-    if not shape and not {"prompt", "output"} <= given:
+    if "dataset" in given:
+        _check_dataset(settings, given, problem)
+    elif not shape and not {"prompt", "output"} <= given:
         _check_lengths(settings.get("trace"), given, problem)
     workload = _built_in(name, settings)
     if len(problems) > before or workload is None:
@@ -144,12 +149,24 @@ def workload_of(
     return workload if len(problems) == before else None
 
 
-def _check_lengths(traced: Described | None, given: Set[str], problem: Callable[[str, str], None]) -> None:
+def _check_dataset(settings: Mapping[str, Any], given: Set[str], problem: Callable[[str, str], None]) -> None:
+    """Do the prompts of a file say how long their outputs are, and does nothing say what they are beside it?"""
+    for key in sorted(given & {"prompt", "prompt_kind"}):
+        problem(key, f"{key} does nothing beside dataset: its prompts are sent as they are; remove one of the two")
+    found: Described[Dataset] | None = settings.get("dataset")
+    if found is not None and found.output is None and not {"output", "max_tokens"} & given:
+        why = "does not say how long its outputs are"
+        problem(
+            "dataset", f"{found.file.file} {why}: add output_tokens to each prompt, or output = 256 to the workload"
+        )
+
+
+def _check_lengths(traced: Described[Trace] | None, given: Set[str], problem: Callable[[str, str], None]) -> None:
     """Does something say how long requests are, if no preset, no random and not both of prompt and output do?"""
     if traced is None:
         if "trace" not in given:  # or it is named already as a file that cannot be read
             why = "says nothing on what is sent"
-            problem("", f'{why}: write preset = "chat", random = {{ in = 512, out = 128 }}, trace or command')
+            problem("", f'{why}: write preset = "chat", random = {{ in = 512, out = 128 }}, dataset, trace or command')
     elif traced.prompt is None:
         problem("trace", 'the trace has times only: say how long requests are, with preset = "chat" or random')
     else:
@@ -161,21 +178,29 @@ def _built_in(name: str, settings: Mapping[str, Any]) -> Workload | None:
     """What the good settings describe; None as long as lengths are missing."""
     prompt, output = settings.get("prompt", {}), settings.get("output", {})
     base: Workload | None = None
-    traced: Described | None = settings.get("trace")
-    own = bool({"preset", "random", "prompt"} & settings.keys())
-    if "preset" in settings:
+    traced: Described[Trace] | None = settings.get("trace")
+    written: Described[Dataset] | None = settings.get("dataset")
+    own = bool({"preset", "random", "prompt", "dataset"} & settings.keys())
+    if written is not None and written.prompt is not None:
+        most = settings.get("max_tokens")
+        prompt = asdict(written.prompt)
+        output = output or (asdict(written.output) if written.output else {"mean": most} if most else {})
+    elif "preset" in settings:
         base = PRESETS[settings["preset"]]
     elif random := settings.get("random"):
         prompt = {"mean": random["in"], "cv": random.get("in_cv", random.get("cv", 0.0)), **prompt}
         output = {"mean": random["out"], "cv": random.get("out_cv", random.get("cv", 0.0)), **output}
-    elif traced is not None and not own and traced.prompt is not None and traced.output is not None:
+    elif traced is not None and not own and traced.prompt and traced.output:
         base = Workload(name=name, prompt=traced.prompt, output=traced.output)
     if base is None and not (prompt.get("mean") and output.get("mean")):
         return None
     overrides = {key: settings[key] for key in _OVERRIDES if key in settings}
     if traced is not None:
-        trace = replace(traced.trace, has_lengths=traced.trace.has_lengths and not own)
+        trace = replace(traced.file, has_lengths=traced.file.has_lengths and not own)
         overrides = {"arrivals": "trace", **overrides, "trace": trace}
+    if written is not None:
+        has_lengths = written.file.has_lengths and "output" not in settings
+        overrides["dataset"] = replace(written.file, has_lengths=has_lengths)
     if base is None:
         return Workload(name=name, prompt=Lengths(**prompt), output=Lengths(**output), **overrides)
     return replace(
@@ -201,6 +226,16 @@ def _contradictions(workload: Workload, settings: Mapping[str, Any]) -> list[tup
             found.append((at, f"{key}: the mean of {lengths.mean:g} tokens lies outside {limits} tokens"))
     if workload.prompt_kind == "tokens" and workload.api == "chat":
         found.append(("prompt_kind", 'prompt_kind = "tokens" needs api = "completions": chat takes text only'))
+    if workload.dataset is not None and workload.api != "chat" and (n := workload.dataset.first_chat()) is not None:
+        found.append(
+            ("dataset", f'prompt {n + 1} of {workload.dataset.file} is messages: only api = "chat" takes those')
+        )
+    if workload.min_tokens is not None and workload.ignore_eos:
+        found.append(("min_tokens", "min_tokens needs ignore_eos = false: else outputs are as long as asked"))
+    if workload.min_tokens is not None and workload.min_tokens > (workload.max_tokens or math.inf):
+        found.append(("min_tokens", f"min_tokens is above max_tokens = {workload.max_tokens}"))
+    if workload.repeat and workload.dataset is None:
+        found.append(("repeat", "repeat needs dataset: prompts that are made up never repeat"))
     if workload.arrivals == "trace" and workload.trace is None:
         found.append(("arrivals", 'arrivals = "trace" needs trace, a file with times'))
     if "burstiness" in settings and workload.arrivals != "gamma":
@@ -234,7 +269,7 @@ def check_command(workload: CommandWorkload, by: Variable, path: Path, problems:
 
 
 def parse_workload(spec: str, load: Load = nowhere) -> Workload:
-    """A workload from `chat`, `random:in=512,out=128`, `chat:api=completions` or `trace:file=azure.csv`.
+    """A workload from `chat`, `random:in=512,out=128`, `prompts.jsonl`, `chat:api=completions`, `trace:file=azure.csv`.
 
     UsageError has all that is wrong.
     """
@@ -247,31 +282,57 @@ def parse_workload(spec: str, load: Load = nowhere) -> Workload:
         section["random"] = {}
     elif head in PRESETS:
         section["preset"] = head
-    elif head != "trace":
-        hint = nearest(head, [*PRESETS, "random", "trace"]) if head else f"write one of {', '.join(PRESETS)}"
+    elif is_dataset(head):
+        section["dataset"] = head
+        name, head = PurePath(head).name + name[len(head) :], "dataset"
+    elif head not in ("trace", "dataset"):
+        hint = nearest(head, [*PRESETS, "random", "trace", "dataset"]) if head else f"write one of {', '.join(PRESETS)}"
         file = "; there is no such file either" if head.endswith(".toml") or "/" in head else ""
         raise UsageError(f"workload {name!r}: {head!r} is no preset{file}; {hint} (or random:in=512,out=128)")
     for part in filter(None, (part.strip() for part in rest.split(","))):
         key, equals, value = (piece.strip() for piece in part.partition("="))
         if not equals or not value:
             problems.append(Problem(path=(), text=f"cannot read {part!r}; write KEY=VALUE, such as out=128"))
-            continue
-        key = "trace" if key == "file" and head == "trace" else key
-        place = section["random"] if head == "random" and key in _RANDOM else section
-        if key in place:
-            problems.append(Problem(path=(), text=f"{key} is given twice"))
-        elif key not in _RANDOM and key not in _SHORT:
-            known = [*(_RANDOM if head == "random" else ()), *_SHORT]
-            problems.append(Problem(path=(), text=f"unknown key {key}; {nearest(key, known)}"))
-        elif place is section and key in _RANDOM:
-            problems.append(
-                Problem(path=(), text=f"{key} belongs to random: write random:in=512,out=128,{key}={value}")
-            )
-        else:
-            place[key] = value
-    if head == "trace" and "trace" not in section:
-        raise UsageError(f"workload {name!r}: which trace? Write trace:file=azure.csv")
+        elif why := _put(section, head, key, value):
+            problems.append(Problem(path=(), text=why))
+    if head in ("trace", "dataset") and head not in section:
+        raise UsageError(f"workload {name!r}: which {head}? Write {head}:file={_EXAMPLES[head]}")
     workload = workload_of(name, section, (), problems, load)
     if problems or not isinstance(workload, Workload):
         raise told(problems, f"workload {name!r}")
     return workload
+
+
+_EXAMPLES = {"trace": "azure.csv", "dataset": "prompts.jsonl"}
+
+
+def _put(section: dict[str, Any], head: str, key: str, value: str) -> str:
+    """Set what one part of a short text says; what is wrong with it, else nothing."""
+    table, dot, inner = key.partition(".")
+    if dot and table == "extra" and inner:
+        place, key = section.setdefault("extra", {}), inner
+        if key in place:
+            return f"extra.{key} is given twice"
+        place[key] = _json_or_text(value)
+        return ""
+    if key == "file" and head in _EXAMPLES:
+        key = head
+    elif key == "out" and head == "dataset":
+        key = "output"
+    place = section["random"] if head == "random" and key in _RANDOM else section
+    if key in place:
+        return f"{key} is given twice"
+    if key not in _RANDOM and key not in _SHORT:
+        known = [*(_RANDOM if head == "random" else ()), *_SHORT]
+        return f"unknown key {key}; {nearest(key, known)}"
+    if place is section and key in _RANDOM:
+        return f"{key} belongs to random: write random:in=512,out=128,{key}={value}"
+    place[key] = value
+    return ""
+
+
+def _json_or_text(value: str) -> Any:
+    try:
+        return json.loads(value)
+    except ValueError:
+        return value

@@ -1,31 +1,39 @@
-"""What the driver hands to its worker: a few facts as JSON, and the files of a workload as columns of numbers."""
+"""What the driver hands to its worker: a few facts as JSON, and the files of a workload as columns."""
 
 from __future__ import annotations
 
 from array import array
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, fields, replace
-from typing import Any
+from typing import Any, TypeVar
 
 from redline.loadgen.payload import Shape, Target
-from redline.model import Lengths, ThinkTime, Trace, Workload
+from redline.model import Dataset, Lengths, ThinkTime, Trace, Workload
+
+_FILES: Mapping[str, Callable[..., Any]] = {"trace": Trace, "dataset": Dataset}
+_File = TypeVar("_File", Trace, Dataset)
 
 
 def to_json(value: Target | Shape | Workload) -> dict[str, Any]:
     """All but what `inputs_of` has."""
     if not isinstance(value, Workload):
         return asdict(value)
-    facts = asdict(replace(value, trace=None))
-    if value.trace is not None:
-        facts["trace"] = {name: entry for name, entry in _fields(value.trace).items() if not isinstance(entry, array)}
+    facts = asdict(replace(value, trace=None, dataset=None))
+    for kind in _FILES:
+        if (file := getattr(value, kind)) is not None:
+            facts[kind] = {name: entry for name, entry in _fields(file).items() if not _is_column(entry)}
     return facts
 
 
 def inputs_of(workload: Workload) -> dict[str, bytes | array[Any]]:
-    """The numbers that came from files, by name; handed over once."""
-    if workload.trace is None:
-        return {}
-    return {name: entry for name, entry in _fields(workload.trace).items() if isinstance(entry, array)}
+    """The columns that came from files, by kind and name; handed over once."""
+    return {
+        f"{kind}.{name}": entry
+        for kind in _FILES
+        if (file := getattr(workload, kind)) is not None
+        for name, entry in _fields(file).items()
+        if _is_column(entry)
+    }
 
 
 def shape_from(facts: dict[str, Any]) -> Shape:
@@ -37,20 +45,28 @@ def shape_from(facts: dict[str, Any]) -> Shape:
 def workload_from(facts: dict[str, Any], inputs: Mapping[str, bytes]) -> Workload:
     """The inverse of `to_json` and `inputs_of`."""
     plain = {**facts, "prompt": Lengths(**facts["prompt"]), "output": Lengths(**facts["output"])}
-    if facts["trace"] is not None:
-        plain["trace"] = _trace(facts["trace"], inputs)
+    for kind, make in _FILES.items():
+        if facts[kind] is not None:
+            plain[kind] = _filled(make(**facts[kind]), kind, inputs)
     if facts["think_time_s"] is not None:
         plain["think_time_s"] = ThinkTime(**facts["think_time_s"])
     return Workload(**plain)
 
 
-def _trace(facts: dict[str, Any], inputs: Mapping[str, bytes]) -> Trace:
-    trace = Trace(**facts)
-    for name, numbers in _fields(trace).items():
-        if isinstance(numbers, array):
-            numbers.frombytes(inputs.get(name, b""))
-    return trace
+def _filled(file: _File, kind: str, inputs: Mapping[str, bytes]) -> _File:
+    columns: dict[str, Any] = {}
+    for name, entry in _fields(file).items():
+        there = inputs.get(f"{kind}.{name}", b"")
+        if isinstance(entry, array):
+            entry.frombytes(there)
+        elif isinstance(entry, bytes):
+            columns[name] = there
+    return replace(file, **columns)
 
 
-def _fields(trace: Trace) -> dict[str, Any]:
-    return {entry.name: getattr(trace, entry.name) for entry in fields(trace)}
+def _is_column(entry: object) -> bool:
+    return isinstance(entry, array | bytes)
+
+
+def _fields(file: Trace | Dataset) -> dict[str, Any]:
+    return {entry.name: getattr(file, entry.name) for entry in fields(file)}

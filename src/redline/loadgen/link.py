@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import IO
 
 from redline.loadgen import wire
-from redline.loadgen.preflight import Reply
+from redline.loadgen.learning import Reply
 
 SILENCE_S = 30.0  # a worker that reports each second and says nothing for so long is stuck
 _LOOK_S, _ASK_S = 10.0, 120.0  # for a GET and a POST of preflight: a cold server may compile first

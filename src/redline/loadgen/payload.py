@@ -13,10 +13,11 @@ import orjson
 
 from redline import lengths
 from redline.loadgen.prompts import Prompts
+from redline.loadgen.written import Written, in_api, opened
 from redline.model import Endpoint, UsageError, Workload
 
 PATHS = {"chat": "/v1/chat/completions", "completions": "/v1/completions"}
-_BLOCK = 256  # lengths are sampled this many at a time
+_BLOCK = 256  # lengths are drawn this many at a time
 _SLACK_SHARE, _SLACK_TOKENS = 0.03, 16  # what a prompt may turn out longer than it was meant
 
 
@@ -128,15 +129,15 @@ class Payloads:
         options: dict[str, Any] = {"model": model, "stream": True}
         if shape.include_usage:
             options["stream_options"] = {"include_usage": True}
-        if shape.ignore_eos and workload.ignore_eos:
-            options["ignore_eos"] = True
-        before, self._after = {
-            ("chat", False): (b',"messages":[{"role":"user","content":"', b'"}],"'),
-            ("completions", False): (b',"prompt":"', b'","'),
-            ("completions", True): (b',"prompt":[', b'],"'),
+        self._options = {**options, **workload.extra, "ignore_eos": workload.ignore_eos}
+        self._before, self._after = {
+            ("chat", False): (b'"messages":[{"role":"user","content":"', b'"}]'),
+            ("completions", False): (b'"prompt":"', b'"'),
+            ("completions", True): (b'"prompt":[', b"]"),
         }[workload.api, shape.ids is not None]
-        self._before = orjson.dumps(options)[:-1] + before
-        self._min_tokens = shape.min_tokens and shape.ignore_eos and workload.ignore_eos
+        self._plain = self._around(self._options)
+        dataset = workload.dataset
+        self._written = Written(workload, dataset, seed, self._prompts) if dataset is not None else None
         self._next = 0
         self._drawn: deque[tuple[int, int]] = deque()
 
@@ -147,20 +148,52 @@ class Payloads:
             self._drawn.extend(zip(prompt.tolist(), output.tolist(), strict=True))
         i, (tokens_in, tokens_asked) = self._next, self._drawn.popleft()
         self._next += 1
-        return self.build(i, *fitting(tokens_in, tokens_asked, self.shape.context_limit))
+        if self._written is None:
+            return self.build(i, *fitting(tokens_in, tokens_asked, self.shape.context_limit))
+        return self.build(i, tokens_in, beside(tokens_in, tokens_asked, self.shape))
 
     def build(self, i: int, tokens_in: int, tokens_asked: int) -> Planned:
-        """Request `i` with these lengths."""
-        body = self.body(i, pieces(self.shape, tokens_in), tokens_asked)
+        """Request `i` with these lengths; a prompt from a file has its own."""
+        written = self._written
+        body = self._from_file(written, i, tokens_asked) if written else self._made_up(i, tokens_in, tokens_asked)
         payload = b"%s%d\r\n\r\n%s" % (self._head, len(body), body)
         return Planned(i=i, tokens_in=tokens_in, tokens_asked=tokens_asked, payload=payload)
 
+    def _made_up(self, i: int, tokens_in: int, tokens_asked: int) -> bytes:
+        return self.body(i, pieces(self.shape, tokens_in), tokens_asked)
+
     def body(self, i: int, count: int, tokens_asked: int) -> bytes:
-        """The JSON of request `i` with this number of words or token ids."""
-        end = b'%s":%d' % (self.shape.length_field.encode(), tokens_asked)
-        if self._min_tokens:
-            end += b',"min_tokens":%d' % tokens_asked
-        return b"".join([self._before, self._prompts.text(i, count).encode(), self._after, end, b"}"])
+        """The JSON of request `i` with this number of made-up words or token ids."""
+        return self._saying(
+            b"%s%s%s" % (self._before, self._prompts.text(i, count).encode(), self._after), tokens_asked
+        )
+
+    def opened(self, prompt: bytes, tokens_asked: int) -> bytes:
+        """The JSON of a request with this prompt (JSON of a text or messages), and an opening of its own."""
+        prompt = opened(prompt, self._prompts.opening(0))
+        return self._saying(in_api(prompt, self.workload.api), tokens_asked)
+
+    def _saying(self, said: bytes, tokens_asked: int, own: dict[str, Any] | None = None) -> bytes:
+        head, least = self._around({**self._options, **own}) if own else self._plain
+        return b"".join([head, said, self._end(tokens_asked, least)])
+
+    def _from_file(self, written: Written, i: int, tokens_asked: int) -> bytes:
+        prompt, own = written.prompt(i)
+        return self._saying(in_api(prompt, self.workload.api), tokens_asked, own)
+
+    def _around(self, options: dict[str, Any]) -> tuple[bytes, int | None]:
+        """A body up to its prompt, and how many tokens the output must have: None as many as asked."""
+        options = dict(options)
+        least = options.pop("min_tokens", self.workload.min_tokens or 0)
+        if not (self.shape.ignore_eos and options["ignore_eos"]):
+            del options["ignore_eos"]
+            return orjson.dumps(options)[:-1] + b",", least if self.shape.min_tokens else 0
+        return orjson.dumps(options)[:-1] + b",", None if self.shape.min_tokens else 0
+
+    def _end(self, tokens_asked: int, least: int | None) -> bytes:
+        end = b',"%s":%d' % (self.shape.length_field.encode(), tokens_asked)
+        least = tokens_asked if least is None else min(least, tokens_asked)
+        return b'%s,"min_tokens":%d}' % (end, least) if least else end + b"}"
 
 
 def pieces(shape: Shape, tokens_in: int) -> int:
@@ -174,6 +207,20 @@ def fitting(tokens_in: int, tokens_asked: int, limit: int | None) -> tuple[int, 
         return tokens_in, tokens_asked
     tokens_asked = max(1, min(tokens_asked, limit - min(math.ceil(room(tokens_in)), limit // 2)))
     return max(1, int((limit - tokens_asked - _SLACK_TOKENS) / (1 + _SLACK_SHARE))), tokens_asked
+
+
+def beside(tokens_in: int, tokens_asked: int, shape: Shape) -> int:
+    """The output that fits the context beside a prompt that cannot be cut."""
+    if shape.context_limit is None:
+        return tokens_asked
+    return max(1, min(tokens_asked, math.floor(shape.context_limit - room(tokens_in) - shape.extra_tokens)))
+
+
+def longest(shape: Shape) -> int | None:
+    """The longest prompt that leaves room for one token of output."""
+    if shape.context_limit is None:
+        return None
+    return int((shape.context_limit - 1 - shape.extra_tokens - _SLACK_TOKENS) / (1 + _SLACK_SHARE))
 
 
 def room(tokens_in: int) -> float:

@@ -57,6 +57,10 @@ class Prompts:
             left, start = left - (end - start), 0
         return self._joint.join(parts)
 
+    def opening(self, i: int) -> str:
+        """Words that belong to request `i` alone."""
+        return self._joint.join(self._head(blake2b(b"%d:%d" % (self._seed, i), digest_size=24).digest()))
+
     def _head(self, digest: bytes) -> list[str]:
         if self._ids is None:
             return [_WORDS[byte] for byte in digest[:_HEAD]]

@@ -19,6 +19,7 @@ from redline.loadgen.link import SILENCE_S, Link, WorkerGoneError
 from redline.loadgen.payload import message, target_of
 from redline.loadgen.preflight import Preflight, preflight
 from redline.loadgen.trial import TrialSpec
+from redline.loadgen.written import Place
 from redline.model import Endpoint, Invalid, JsonValue, Measured, Outcome, Probe, RedlineError, Stop, Watch, Workload
 from redline.records import Records
 
@@ -38,6 +39,7 @@ class LoadSession:
         self._worker: Link | None = None
         self._warnings: list[str] = []
         self._preflight: Preflight | None = None
+        self._place = Place(workload.dataset)
         self.facts: dict[str, JsonValue] = {}  # what preflight learnt; stored with each trial
 
     @property
@@ -59,15 +61,17 @@ class LoadSession:
             raise RedlineError(
                 f"the load worker could not start: {gone}; try `{sys.executable} -c 'import redline.loadgen.worker'`"
             ) from gone
+        self._workload = self._preflight.workload
         self.facts = {**self._preflight.facts, **opened}
         self._warnings += self._preflight.warnings
 
     def measure(self, probe: Probe, watch: Watch, seed: int) -> Outcome:
         """Offer the load until `watch` says stop or the probe's budget is spent."""
         began = time.monotonic()
+        workload = self._place.of(self._workload, seed)
         try:
             worker = self._worker or self._start()[0]
-            outcome = self._measure(worker, probe, watch, seed)
+            outcome = self._measure(worker, probe, watch, seed, workload)
         except WorkerGoneError as gone:
             self.close()
             cure = "look at the log of the load worker, and at the memory that is free; then run the same command again"
@@ -78,6 +82,8 @@ class LoadSession:
         except BaseException:
             self.close()  # at once: what is in flight must not burden the server any longer
             raise
+        if isinstance(outcome, Measured):
+            self._warn(self._place.sent(workload, outcome.client.due))
         if isinstance(outcome, Measured) and outcome.records is not None:
             self._warn_of_lengths(outcome.records)
         return outcome
@@ -99,7 +105,7 @@ class LoadSession:
             raise RedlineError(opened.header["text"])
         return worker, opened.header
 
-    def _measure(self, worker: Link, probe: Probe, watch: Watch, seed: int) -> Outcome:
+    def _measure(self, worker: Link, probe: Probe, watch: Watch, seed: int, workload: Workload) -> Outcome:
         assert self._preflight is not None  # open_session prepares
         spec = TrialSpec(
             by=probe.by,
@@ -109,7 +115,7 @@ class LoadSession:
             max_s=probe.max_s,
             max_requests=probe.max_requests,
         )
-        facts = {"spec": asdict(spec), "model": self._endpoint.model, "workload": to_json(self._workload)}
+        facts = {"spec": asdict(spec), "model": self._endpoint.model, "workload": to_json(workload)}
         worker.send("trial", {**facts, "shape": to_json(self._preflight.shape)})
         collector, stop = Collector(), None
         while True:
@@ -130,10 +136,14 @@ class LoadSession:
     def _warn_of_lengths(self, records: Records) -> None:
         asked = int(np.sum(records.tokens_asked[records.ok]))
         came = int(np.sum(records.tokens_out[records.ok]))
-        if asked and abs(came / asked - 1) > _OFF and self._workload.ignore_eos:
-            text = "outputs are not as long as asked for: see tokens_out and tokens_asked in the records"
-            if text not in self._warnings:
-                self._warnings.append(text)
+        dataset = self._workload.dataset
+        exact = self._workload.ignore_eos and not (dataset and "ignore_eos" in dataset.names)
+        if asked and abs(came / asked - 1) > _OFF and exact:
+            self._warn("outputs are not as long as asked for: see tokens_out and tokens_asked in the records")
+
+    def _warn(self, text: str | None) -> None:
+        if text and text not in self._warnings:
+            self._warnings.append(text)
 
 
 @contextlib.contextmanager

@@ -196,6 +196,8 @@ def workload_text(workload: Workload | CommandWorkload) -> str:
     kind = "random tokens" if workload.prompt_kind == "tokens" else "text"
     prompt, output = _lengths(workload.prompt), _lengths(workload.output)
     replayed = f", as they came in {workload.trace.file}" if workload.trace and workload.arrivals == "trace" else ""
+    if workload.dataset is not None:
+        kind = f"from {workload.dataset.file}"
     return f"{workload.api}, prompts of {prompt} tokens ({kind}), answers of {output} tokens{replayed}"
 
 

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import TypeAlias
 
 from redline import loadgen, search, verdict
 from redline.bench import CommandSession
-from redline.model import Case, CommandWorkload, Endpoint, ServerConfig, Session
+from redline.model import Case, CommandWorkload, Endpoint, ServerConfig, Session, Trial, Workload
 from redline.runner.lab import Lab, Subject, seeds
 from redline.server import Note, attach, launch
+
+OpenSession: TypeAlias = Callable[[Endpoint, Case], AbstractContextManager[Session]]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -49,3 +52,16 @@ def local_lab(keeper: Keeper, seed: int | None = None) -> Lab:
         budget_note=search.budget_note,
         seed=seeds(seed),
     )
+
+
+def sent_before(open_session: OpenSession, history: Mapping[str, Sequence[Trial]]) -> OpenSession:
+    """A running server may hold the prompts of a file that it had before: they get an opening of their own."""
+
+    def opened(endpoint: Endpoint, case: Case) -> AbstractContextManager[Session]:
+        workload = case.workload
+        if case.server.attached and history.get(case.key) and isinstance(workload, Workload) and workload.dataset:
+            used = replace(workload.dataset, first=len(workload.dataset.sizes))
+            case = replace(case, workload=replace(workload, dataset=used))
+        return open_session(endpoint, case)
+
+    return opened
