@@ -52,6 +52,29 @@ def test_a_user_start_differs_by_seed():
     assert arrivals.user_starts(1, 1.0, seed=1)[0] != arrivals.user_starts(1, 1.0, seed=2)[0]
 
 
+# ---- ramps -----------------------------------------------------------------------------------------------------------
+
+PROCESSES = st.sampled_from([{}, {"arrivals": "constant"}, {"arrivals": "gamma", "burstiness": 0.3}])
+
+
+@given(PROCESSES, st.floats(0.1, 500), st.floats(0.1, 60), st.integers(0, 99))
+def test_a_ramp_ends_at_0_and_what_follows_is_the_schedule_without_one(process, rate, ramp_s, seed):
+    due = next(arrivals.times(workload(ramp_s=ramp_s, **process), rate, seed))
+    plain = next(arrivals.times(workload(**process), rate, seed))
+
+    assert due[0] >= -ramp_s
+    assert (np.diff(due) >= 0).all()
+    np.testing.assert_allclose(due[due >= 0], plain[due >= 0] - ramp_s / 2, atol=1e-9)
+
+
+def test_the_rate_of_a_ramp_grows_evenly():
+    due = arrivals.between(workload(ramp_s=40.0), 500.0, 3, 20.0)
+    per_s = np.histogram(due, bins=12, range=(-40, 20))[0] / 5
+
+    assert per_s[:8] == pytest.approx(500 * (np.arange(8) + 0.5) / 8, rel=0.12)
+    assert per_s[8:] == pytest.approx(500, rel=0.06)
+
+
 # ---- traces ----------------------------------------------------------------------------------------------------------
 
 GAPS = st.lists(st.floats(0, 1e4, allow_nan=False), min_size=1, max_size=40).filter(lambda gaps: sum(gaps) > 1e-3)

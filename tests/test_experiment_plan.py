@@ -450,3 +450,11 @@ def trial_at(load, *, sent, duration_s):
 def test_workloads_of_one_content_share_a_key():
     assert isinstance(PRESETS["chat"], Workload)
     assert plan.case_key(SERVER, PRESETS["chat"]) == plan.case_key(SERVER, replace(PRESETS["chat"], name="mine"))
+
+
+def test_each_trial_takes_its_ramp_longer():
+    ramped = replace(EXPERIMENT, workloads=(replace(PRESETS["chat"], ramp_s=30.0),))
+    plain, longer = (plan.estimate(experiment, {}) for experiment in (EXPERIMENT, ramped))
+
+    assert longer.cases[0].trials == plain.cases[0].trials
+    assert longer.seconds == pytest.approx(plain.seconds + 30.0 * plain.cases[0].trials)

@@ -251,6 +251,7 @@ def test_a_command_is_split_into_words_without_a_shell():
         ({"preset": "chat", "prompt": {"mean": 5, "hig": 10}}, "did you mean high?"),
         ({"preset": "chat", "ignore_eos": "yes"}, "true or false"),
         ({"preset": "chat", "max_in_flight": 0}, "above 0"),
+        ({"preset": "chat", "ramp_s": 0}, "longer than 0"),
         ({"preset": "chat", "max_in_flight": 2.5}, "whole number"),
         ({"preset": "chat", "think_time_s": 0}, "longer than 0"),
         ({"preset": "chat", "think_time_s": "long"}, "is no duration"),

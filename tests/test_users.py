@@ -107,6 +107,15 @@ def test_users_who_do_not_think_start_spread_out():
     np.testing.assert_array_equal(arrivals.user_starts(40, 8.0, 9), [users.take().due_s for _ in range(40)])
 
 
+@given(st.integers(1, 50), st.floats(0.1, 60), st.integers(0, 99))
+def test_users_come_in_one_after_another_over_a_ramp_that_ends_at_0(count, ramp_s, seed):
+    users = Users(workload(ramp_s=ramp_s), "concurrency", count, seed, 1.0)
+    due = np.array([users.take().due_s for _ in range(count)])
+
+    assert ((due >= -ramp_s) & (due <= 0)).all()
+    np.testing.assert_array_equal(np.arange(count), np.floor((due + ramp_s) * count / ramp_s))
+
+
 def test_an_open_loop_has_the_schedule_and_nobody_comes_back():
     users = Users(workload(), "rate", 20.0, 5)
     turns = []

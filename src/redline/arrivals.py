@@ -18,8 +18,19 @@ def times(workload: Workload, rate: float, seed: int) -> Iterator[Floats]:
     """Due times in seconds since the trial began, in ascending chunks without end, at `rate` requests per second.
 
     Request i's time depends on the workload's arrival process, the rate, the seed and i alone.
-    Gaps at another rate with the same seed are the same gaps, scaled.
+    Gaps at another rate with the same seed are the same gaps, scaled. What a ramp sends is due before 0.
     """
+    for chunk in _steady(workload, rate, seed):
+        yield _ramped(chunk, workload.ramp_s) if workload.ramp_s > 0 else chunk
+
+
+def _ramped(due: Floats, ramp_s: float) -> Floats:
+    """The same requests at a rate that rises evenly to its height, which it reaches at 0."""
+    early = due < ramp_s / 2
+    return np.where(early, np.sqrt(2 * ramp_s * np.where(early, due, 0.0)) - ramp_s, due - ramp_s / 2)
+
+
+def _steady(workload: Workload, rate: float, seed: int) -> Iterator[Floats]:
     if workload.arrivals == "trace" and workload.trace is not None:
         yield from _replayed(workload.trace, rate, seed)
         return

@@ -95,6 +95,7 @@ class Workload:
     request_timeout_s: float = 600.0
     trace: Trace | None = None  # its times where `arrivals` says so, its lengths where it has any
     think_time_s: ThinkTime | None = None  # closed loop: between an answer and the user's next request
+    ramp_s: float = 0.0  # before a trial: the rate rises from nothing, users come one after another
     max_in_flight: int | None = None  # open loop: with so many on their way, whoever is due waits in the client
     dataset: Dataset | None = None  # its prompts instead of made-up ones
     repeat: bool = False  # the same text may be sent again

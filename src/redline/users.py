@@ -28,7 +28,7 @@ class Turn(NamedTuple):
 
 
 class Users:
-    """The requests of one trial in the order in which they are due; times count from its beginning.
+    """The requests of one trial in the order in which they are due; times count from its beginning, a ramp's below 0.
 
     When a user first comes, and how long each pause lasts, is fixed by (workload, load, seed): the order in which the
     server answers changes neither. In open loop each request is a user of its own, who does not come back.
@@ -42,7 +42,7 @@ class Users:
         self._back: list[Turn] = []  # a heap
         self._arrivals: Iterator[float] = iter(())
         if self._returning:
-            starts = arrivals.user_starts(int(load), spread_s, seed)
+            starts = arrivals.user_starts(int(load), workload.ramp_s or spread_s, seed) - workload.ramp_s
             if self._think is not None:
                 starts += _rests(self._think, int(load), seed)
             self._back = [Turn(due_s, user, 0) for user, due_s in enumerate(starts.tolist())]

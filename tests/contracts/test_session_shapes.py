@@ -1,4 +1,4 @@
-"""How every Session shapes its load: users who think, and a cap on requests in flight."""
+"""How every Session shapes its load: users who think, a cap on requests in flight, and a ramp."""
 
 import re
 import subprocess
@@ -144,3 +144,59 @@ def test_a_request_can_time_out_while_it_waits(opened):
     assert (late & unsent).sum() > 20
     assert found.age_s()[late] == pytest.approx(0.25, abs=0.3)
     assert (unsent.sum(), len(found)) == (outcome.client.held_back, outcome.client.due)
+
+
+# ---- a ramp ----------------------------------------------------------------------------------------------------------
+
+RAMPED = replace(WORKLOAD, ramp_s=0.6)
+
+
+def test_a_trial_begins_when_its_ramp_is_over(opened):
+    outcome = measured(opened, RAMPED, RATE, seed=5)
+    found = outcome.records
+    due = arrivals.between(RAMPED, 100.0, 5, 9.0)
+    steady = due[due >= 0]
+
+    assert len(due) - len(steady) > 15
+    assert found.scheduled_s == pytest.approx(steady[: len(found)], abs=2e-6)
+    assert outcome.duration_s == found.observed_s == pytest.approx(1.2, abs=0.3)
+    assert (outcome.client.due, outcome.client.held) == (len(found), 0)
+    assert found.ok.sum() > 50
+    assert len(found.gap_offsets) == len(found) + 1
+    assert (np.diff(found.gap_offsets)[found.ok] == found.tokens_out[found.ok] - 1).all()
+
+
+def test_all_users_have_come_when_the_ramp_is_over(opened):
+    outcome = measured(opened, RAMPED, replace(USERS, spread_s=30.0))
+    found = outcome.records
+
+    assert (found.scheduled_s >= 0).all()
+    assert most_flying(found.scheduled_s, found.end_s) == 4
+    assert np.sum(found.scheduled_s < 0.6) >= 8
+    assert len(found) == outcome.client.due
+
+
+def test_a_budget_of_requests_leaves_out_those_of_the_ramp(opened):
+    outcome = measured(opened, RAMPED, replace(RATE, max_s=60.0, max_requests=15))
+
+    assert (len(outcome.records), outcome.client.due, outcome.client.sent) == (15, 15, 15)
+
+
+def test_a_cap_can_be_reached_in_a_ramp(opened):
+    outcome = measured(opened, replace(CAPPED, ramp_s=0.6), RATE)
+    found = outcome.records
+
+    assert (found.scheduled_s >= 0).all()
+    assert (found.held_s > 0).mean() > 0.5
+    assert outcome.client.due == len(found) == outcome.client.sent + outcome.client.held_back
+
+
+def test_each_second_of_a_trial_after_a_ramp_shows_what_the_end_shows(opened):
+    seen = []
+    with opened(replace(RAMPED, ramp_s=1.3)) as session:
+        final = session.measure(replace(RATE, load=40.0, max_s=2.4), seen.append, 1).records
+
+    assert [1, 2] == pytest.approx([records.observed_s for records in seen][:2], abs=0.4)
+    for records in seen:
+        assert records.scheduled_s == pytest.approx(final.scheduled_s[: len(records)])
+        assert (records.tokens_asked == final.tokens_asked[: len(records)]).all()

@@ -101,13 +101,16 @@ def _case(case: Case, experiment: Experiment, done: Sequence[Trial], unanswered:
     if unanswered is not None and not unanswered:
         return CaseEstimate(case=case, trials=0, requests=0, seconds=0.0, done=len(done))
     each = _judged(experiment.slas)
+    start_s = _TRIAL_S
     if isinstance(case.workload, CommandWorkload):
         each = math.ceil(1.2 * each)  # it cannot end early, and its warm-up counts
+    else:
+        start_s += case.workload.ramp_s
     pace = _pace(done)
     if goal.loads:
         left = [load for load in goal.loads if not any(_measured(trial, load) for trial in done)]
         trials, requests = len(left), each * len(left)
-        seconds = sum(each / (load if goal.by == "rate" else pace or PACE) for load in left) + _TRIAL_S * trials
+        seconds = sum(each / (load if goal.by == "rate" else pace or PACE) for load in left) + start_s * trials
     else:
         share = 1.0 if isinstance(case.workload, CommandWorkload) else _SHARE_OF_FULL
         whole = _trials(goal) * max(1, round(0.7 * len(experiment.slas)))
@@ -119,7 +122,7 @@ def _case(case: Case, experiment: Experiment, done: Sequence[Trial], unanswered:
         if unanswered:
             most = max(most, each) if goal.max_requests is None else most
         requests = min(round(share * each * trials), most) + scouts * _SCOUT_REQUESTS
-        seconds = requests / (pace or PACE) + _TRIAL_S * (trials + scouts)
+        seconds = requests / (pace or PACE) + start_s * (trials + scouts)
         trials += scouts
         if goal.sustain_s and not any(trial.probe.kind == "hold" for trial in done):
             trials, seconds = trials + 1, seconds + goal.sustain_s

@@ -22,7 +22,11 @@ def _think_time(value: object) -> ThinkTime:
     return ThinkTime(**settings)
 
 
-SHAPE: Mapping[str, Read] = {"think_time_s": _think_time, "max_in_flight": parse_count}
+SHAPE: Mapping[str, Read] = {
+    "think_time_s": _think_time,
+    "max_in_flight": parse_count,
+    "ramp_s": parse_duration,
+}
 
 
 def check_load(workload: Workload, by: Variable, path: Path, problems: list[Problem]) -> None:

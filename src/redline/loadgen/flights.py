@@ -33,13 +33,14 @@ COLUMNS: dict[str, Literal["q", "d", "i", "B"]] = {
 class Flight(Exchange):
     """A request that was due, until it has ended."""
 
-    __slots__ = ("deadline_ns", "held_ns", "plan", "scheduled_ns", "turn")
+    __slots__ = ("deadline_ns", "held_ns", "number", "plan", "scheduled_ns", "turn")
 
     def __init__(
         self, plan: Planned, turn: Turn, scheduled_ns: int, deadline_ns: int, ended: Callable[[Flight], None]
     ) -> None:
         super().__init__(plan.payload, ended)
         self.plan, self.turn, self.scheduled_ns, self.deadline_ns = plan, turn, scheduled_ns, deadline_ns
+        self.number = plan.i  # in the trial; below 0 before that began
         self.held_ns = 0  # how long it had to wait for a place
 
     def lingers(self, now_ns: int) -> bool:
@@ -67,7 +68,7 @@ class Rows:
     ) -> None:
         """One request as it stands; times count from `t0_ns`."""
         rows, response, plan = self.columns, flight.response, flight.plan
-        rows["i"].append(plan.i)
+        rows["i"].append(flight.number)
         rows["scheduled_s"].append((flight.scheduled_ns - t0_ns) / 1e9)
         rows["sent_s"].append((flight.sent_ns - t0_ns) / 1e9 if flight.sent_ns else math.nan)
         first_ns = response.first_ns or (response.last_choice_ns if status is Status.OK else 0)

@@ -32,6 +32,8 @@ _AT_ONCE = 128  # requests sent before the loop reads again
 _BEAT_NS = 10_000_000  # how often the loop's lag is looked at where the kernel stamps no reads
 _PAUSE_S = 0.1  # of a closed-loop user after a failure, so that a server that refuses is not hammered
 _WARM = 32  # connections opened ahead for an open loop
+_EARLY = 1 << 40  # requests of a ramp count from minus this
+_SHORT_NS = 500_000_000  # a report so soon after the beginning would show next to nothing
 _TEXTS = 20  # different failures that are told apart
 _LIVE_GAPS = 500_000  # gaps of unfinished requests beyond this number are sent only at the end
 
@@ -49,7 +51,10 @@ class TrialSpec:
 
 
 class Run:
-    """Runs from `start` until `stop`, or until its budget is spent; `report` gets a header and columns each second."""
+    """Runs from `start` until `stop`, or until its budget is spent; `report` gets a header and columns each second.
+
+    What a ramp sends before time 0 is load, and no part of the trial.
+    """
 
     def __init__(
         self, spec: TrialSpec, pool: Pool, payloads: Payloads, report: Callable[[str, Header, dict[str, Any]], bool]
@@ -74,7 +79,8 @@ class Run:
         self._over = False
         self._in_flight: dict[int, Flight] = {}
         self._held: deque[tuple[Turn, int]] = deque()  # due, and waiting for a place
-        self._launched = self._never_sent = 0
+        self._launched = self._early = 0  # all requests; those of the ramp
+        self._never_sent = 0
         self._ended_rows = Rows()
         self._due_count = self._sent_count = 0
         self._late = Histogram()
@@ -91,17 +97,25 @@ class Run:
         await self._pool.prewarm(self._warm_connections())
         if self._over:
             return
-        self._pool.stamps.reset()
         self._pool.stamps.measure_offset()
-        self._cpu_s, self._switches = time.process_time(), _involuntary_switches()
-        self._t0_ns = time.monotonic_ns() + 1_000_000
+        ramp_s = self._payloads.workload.ramp_s
+        self._t0_ns = time.monotonic_ns() + 1_000_000 + int(ramp_s * 1e9)
+        self._begin()
         self._report("started", {}, {})
         self._await_next()
         if self._beat is not None:
             self._beaten()
         self._later("end", self._spec.max_s, lambda: self.stop("budget"))
-        self._later("tick", TICK_S, self._tick)
-        self._later("sweep", _SWEEP_S, self._sweep)
+        self._later("tick", TICK_S - math.ceil(ramp_s), self._tick)
+        self._later("sweep", _SWEEP_S - ramp_s, self._sweep)
+        if ramp_s:
+            self._later("begin", 0.0, self._begin)
+
+    def _begin(self) -> None:
+        """From here on the client is judged."""
+        self._pool.stamps.reset()
+        self._late = Histogram()
+        self._cpu_s, self._switches = time.process_time(), _involuntary_switches()
 
     def stop(self, reason: str) -> None:
         """Send no more, drop what is in flight, and report for the last time."""
@@ -149,7 +163,7 @@ class Run:
                 break
             self._late.add((now_ns - due_ns) // 1_000)
             turn = self._users.take()
-            self._due_count += 1
+            self._due_count += due_ns >= self._t0_ns
             if self._held or len(self._in_flight) >= self._places:
                 self._held.append((turn, due_ns))
                 continue
@@ -164,18 +178,24 @@ class Run:
         self._in_flight[flight.plan.i] = flight
         try:
             self._pool.send(flight)
-            self._sent_count += 1
+            self._sent_count += flight.number >= 0
         except OSError as error:
             flight.response.give_up(f"not sent: {describe(error)}")
             self._loop.call_soon(self._ended, flight)  # not at once: a user would send again from in here
         self._stop_if_that_was_all()
 
     def _next_flight(self, turn: Turn, scheduled_ns: int) -> Flight:
+        flight = Flight(self._ahead.take(), turn, scheduled_ns, scheduled_ns + self._timeout_ns, self._ended)
+        if scheduled_ns < self._t0_ns:
+            flight.number = self._launched - _EARLY
+            self._early += 1
+        else:
+            flight.number = self._launched - self._early
         self._launched += 1
-        return Flight(self._ahead.take(), turn, scheduled_ns, scheduled_ns + self._timeout_ns, self._ended)
+        return flight
 
     def _stop_if_that_was_all(self) -> None:
-        if self._launched >= self._most:
+        if self._launched - self._early >= self._most:
             self._next_due_ns = _NEVER_NS
             self._loop.call_soon(self.stop, "budget")
 
@@ -190,15 +210,16 @@ class Run:
         end_ns = now_ns
         if status is Status.OK:
             end_ns = response.last_ns or response.last_choice_ns
-            self._without_usage += response.tokens_out < 0
-        else:
-            self._count(words)
-        self._ended_rows.add(flight, self._t0_ns, status, (end_ns - self._t0_ns) / 1e9)
+        if flight.number >= 0:
+            self._without_usage += status is Status.OK and response.tokens_out < 0
+            if status is not Status.OK:
+                self._count(words)
+            self._ended_rows.add(flight, self._t0_ns, status, (end_ns - self._t0_ns) / 1e9)
         if self._over:
             return
         if self._at_once and status is Status.OK:
             if self._due_count < self._most:
-                self._due_count += 1
+                self._due_count += now_ns >= self._t0_ns
                 self._launch(flight.turn, now_ns)
         elif self._held:
             if len(self._in_flight) < self._places:
@@ -223,12 +244,15 @@ class Run:
         self._pool.stamps.measure_offset()
         for flight in [flight for flight in self._in_flight.values() if flight.lingers(now_ns)]:
             self._cut(flight, *flight.response.outcome(flight.plan.tokens_asked))
+        elapsed_s = (now_ns - self._t0_ns) / 1e9
+        self._later("tick", (math.floor(elapsed_s / TICK_S) + 1) * TICK_S, self._tick)
+        if now_ns < self._t0_ns + _SHORT_NS:
+            self._report("ramp", self._facts(now_ns), {})
+            return
         with_gaps = sum(len(flight.response.gaps_us) for flight in self._in_flight.values()) < _LIVE_GAPS
         rows = self._unfinished(now_ns, self._in_flight.values(), with_gaps=with_gaps)
         if self._report("records", self._facts(now_ns), named(self._ended_rows, rows)):
             self._ended_rows = Rows()
-        elapsed_s = (now_ns - self._t0_ns) / 1e9
-        self._later("tick", (math.floor(elapsed_s / TICK_S) + 1) * TICK_S, self._tick)
 
     def _sweep(self) -> None:
         """End what has timed out: the oldest come first."""
@@ -239,7 +263,7 @@ class Run:
         while self._held and self._held[0][1] + self._timeout_ns <= now_ns:
             flight = self._next_flight(*self._held.popleft())
             flight.held_ns = self._timeout_ns
-            self._never_sent += 1
+            self._never_sent += flight.number >= 0
             self._finish(flight, Status.TIMED_OUT, "timed out in the client, before max_in_flight had a place for it")
             self._stop_if_that_was_all()
         self._handles["sweep"] = self._loop.call_later(_SWEEP_S, self._sweep)
@@ -264,9 +288,10 @@ class Run:
     def _unfinished(self, now_ns: int, in_flight: Iterable[Flight], *, with_gaps: bool = True) -> Rows:
         rows = Rows()
         for flight in in_flight:
-            rows.add(flight, self._t0_ns, with_gaps=with_gaps)
-        scheduled_s = [(due_ns - self._t0_ns) / 1e9 for _, due_ns in self._held]
-        rows.add_held(self._launched, scheduled_s, (now_ns - self._t0_ns) / 1e9)
+            if flight.number >= 0:
+                rows.add(flight, self._t0_ns, with_gaps=with_gaps)
+        scheduled_s = [(due_ns - self._t0_ns) / 1e9 for _, due_ns in self._held if due_ns >= self._t0_ns]
+        rows.add_held(self._launched - self._early, scheduled_s, (now_ns - self._t0_ns) / 1e9)
         return rows
 
     def _facts(self, now_ns: int) -> Header:
@@ -278,7 +303,7 @@ class Run:
         return {
             "due": self._due_count,
             "sent": self._sent_count,
-            "held_back": self._never_sent + len(self._held),
+            "held_back": self._never_sent + sum(due_ns >= self._t0_ns for _, due_ns in self._held),
             "late": self._late.counts,
             "read_delays": stamps.read_delays.counts,
             "kernel_stamps": stamps.from_kernel > 0,

@@ -47,19 +47,20 @@ class VirtualSession:
             now_s = min(now_s, run.over_s)
             records = run.records(now_s)
             if run.crashed:
-                self.clock_s += now_s
+                self.clock_s += self.workload.ramp_s + now_s
+                now_s = max(now_s, 0.0)
                 return Failed(reason=run.crashed, duration_s=now_s, log_tail=run.crashed, server_died=True)
             stop = watch(records)
             if stop is None and now_s >= min(probe.max_s, run.over_s):
                 stop = Stop(reason="budget", at_s=now_s)
-        self.clock_s += now_s
+        self.clock_s += self.workload.ramp_s + now_s
         return Measured(stop=stop, duration_s=now_s, records=records, client=run.client())
 
     def _measure_whole(self, run: Run) -> Outcome:
         run.advance(math.inf)
-        self.clock_s += run.over_s
+        self.clock_s += self.workload.ramp_s + run.over_s
         if run.crashed:
-            return Failed(reason=run.crashed, duration_s=run.over_s, log_tail=run.crashed, server_died=True)
+            return Failed(reason=run.crashed, duration_s=max(run.over_s, 0.0), log_tail=run.crashed, server_died=True)
         stop = Stop(reason="ended", at_s=run.over_s)
         return Measured(stop=stop, duration_s=run.over_s, records=run.records(run.over_s), client=run.client())
 
@@ -72,7 +73,9 @@ class Run:
     ) -> None:
         self._drain = drain
         self.crashed = ""  # what a server that died would have said
-        self.over_s = math.inf  # when it ended: the server died, or the last request that the probe allows was sent
+        self._lead_s = workload.ramp_s  # the engine's time at which the trial begins
+        self._early = 0  # requests before that
+        self._over_s = math.inf  # when it ended: the server died, or the last request that the probe allows was sent
         self._faults = profile.faults
         self._limit = math.inf if probe.max_requests is None else probe.max_requests
         self._timeout_s = workload.request_timeout_s
@@ -92,11 +95,21 @@ class Run:
         self._settled = 0  # requests whose gaps are kept, because they and all before them have ended
         self._settled_gaps: Ints = np.zeros(0, np.int32)
 
+    @property
+    def over_s(self) -> float:
+        """When it ended, since the trial began: the server died, or the last request that is allowed was sent."""
+        return self._over_s - self._lead_s
+
+    @property
+    def _counted(self) -> int:
+        return len(self._requests) - self._early
+
     def advance(self, until_s: float) -> None:
         """Let the load run on until this time, or until `over_s`."""
         engine = self._engine
+        until_s += self._lead_s
         while True:
-            until_s = min(until_s, self.over_s)
+            until_s = min(until_s, self._over_s)
             if not engine.busy and not self._late:
                 if self._next_due_s() > until_s:
                     return
@@ -104,7 +117,7 @@ class Run:
                 continue
             while self._next_due_s() <= min(engine.now_s, until_s):
                 self._send()
-            until_s = min(until_s, self.over_s)
+            until_s = min(until_s, self._over_s)
             if engine.now_s > until_s:
                 return
             for request in self._late:
@@ -127,7 +140,8 @@ class Run:
 
     def records(self, now_s: float, *, gaps: bool = True) -> Records:
         """Everything sent until now, as a client sees it at this time, which must be where `advance` ended."""
-        steps = bisect_right(self._ends, now_s)
+        engine_s, early = now_s + self._lead_s, self._early
+        steps = bisect_right(self._ends, engine_s)
         columns = self._columns
         first, out = np.array(columns.first), np.array(columns.out, np.int32)
         for request in self._begun():
@@ -138,23 +152,24 @@ class Run:
         if gaps:
             offsets = np.concatenate([[0], np.cumsum(np.maximum(out.astype(np.int64) - 1, 0))])
             flat = self._gaps(steps, offsets)
-        scheduled = np.array(columns.scheduled)
-        sent, held = scheduled.copy(), np.zeros(0)
+            flat, offsets = flat[offsets[early] :], offsets[early:] - offsets[early]
+        scheduled = np.array(columns.scheduled)[early:]
+        end = np.array(columns.end)[early:]
+        sent, held = scheduled - self._lead_s, np.zeros(0)
         if columns.held:
-            waited = np.array(columns.held)
-            gone_s = np.where(np.isnan(columns.end), now_s, columns.end)
-            held = np.where(np.isnan(waited), gone_s - scheduled, waited)
+            waited = np.array(columns.held)[early:]
+            held = np.where(np.isnan(waited), np.where(np.isnan(end), engine_s, end) - scheduled, waited)
             sent += waited
         return Records(
             observed_s=now_s,
-            scheduled_s=scheduled,
+            scheduled_s=scheduled - self._lead_s,
             sent_s=sent,
-            first_s=first,
-            end_s=np.array(columns.end),
-            tokens_in=np.array(columns.tokens_in, np.int32),
-            tokens_out=out,
-            tokens_asked=np.array(columns.asked, np.int32),
-            status=np.array(columns.status, np.uint8),
+            first_s=first[early:] - self._lead_s,
+            end_s=end - self._lead_s,
+            tokens_in=np.array(columns.tokens_in, np.int32)[early:],
+            tokens_out=out[early:],
+            tokens_asked=np.array(columns.asked, np.int32)[early:],
+            status=np.array(columns.status, np.uint8)[early:],
             gaps_us=flat,
             gap_offsets=offsets,
             held_s=held if held.any() else np.zeros(0),
@@ -162,8 +177,9 @@ class Run:
 
     def client(self) -> ClientEvidence:
         """What a perfect client reports."""
-        due, waits = len(self._requests), np.array(self._columns.held)
-        status = np.frombuffer(self._columns.status, np.uint8)
+        early = self._early
+        due, waits = len(self._requests) - early, np.array(self._columns.held)[early:]
+        status = np.frombuffer(self._columns.status, np.uint8)[early:]
         texts = {
             Status.FAILED: "simulated error",
             Status.REJECTED: "HTTP 429: simulated rejection",
@@ -200,12 +216,13 @@ class Run:
         return flat
 
     def _next_due_s(self) -> float:
-        return self._users.due_s if len(self._requests) < self._limit else math.inf
+        return self._users.due_s + self._lead_s if self._counted < self._limit else math.inf
 
     def _send(self) -> None:
         """Send the request that is due next."""
         turn = self._users.take()
-        due_s, number = turn.due_s, len(self._requests)
+        due_s, number = turn.due_s + self._lead_s, len(self._requests)
+        self._early += turn.due_s < 0
         if self._closed:
             self._turns[number] = turn
         prompt, asked = next(self._lengths)
@@ -240,8 +257,8 @@ class Run:
             self._engine.submit(request, at_s)
         if (faults.crash_after and sent >= faults.crash_after) or self._in_flight > (faults.crash_above or math.inf):
             self.crashed = f"simulated crash with {self._in_flight} requests in flight"
-        if self.crashed or (sent >= self._limit and not self._drain):
-            self.over_s = at_s
+        if self.crashed or (sent - self._early >= self._limit and not self._drain):
+            self._over_s = at_s
 
     def _ended(self, request: Request, status: Status, at_s: float) -> None:
         faults, columns, number = self._faults, self._columns, request.number
@@ -254,10 +271,10 @@ class Run:
         if stays:
             columns.first[number] = self._ends[stays[0][0]]
             columns.out[number] = sum(b - a + 1 for a, b in stays)
-        if not self._in_flight and not self._held and len(self._requests) >= self._limit:
-            self.over_s = at_s
+        if not self._in_flight and not self._held and self._counted >= self._limit:
+            self._over_s = at_s
         if self._closed:
-            self._users.answered(self._turns.pop(number), at_s + _TURNAROUND_S)
+            self._users.answered(self._turns.pop(number), at_s + _TURNAROUND_S - self._lead_s)
 
     def _timeout_at_s(self) -> float:
         """When the oldest request in flight times out."""
