@@ -132,6 +132,21 @@ def test_prompts_of_a_file_go_out_once_before_any_repeats():
     assert "p.jsonl has 60 prompts, and more were sent" in session.warnings[0]
 
 
+def test_prompts_that_a_ramp_took_are_sent_too():
+    rows = "\n".join(json.dumps({"prompt": f"prompt {n}", "output_tokens": 1}) for n in range(300))
+    workload = Workload(
+        name="w", prompt=Lengths(mean=9), output=Lengths(mean=9), dataset=parse_dataset(rows, "p.jsonl"), ramp_s=0.5
+    )
+    with scripted() as server, open_session(endpoint(server), workload) as session:
+        server.requests.clear()
+        for seed in (5, 6):
+            measured(session.measure(rate(100, max_s=5, max_requests=40), never, seed))
+        texts = [request.text for request in server.posts if request.text.startswith("prompt")]
+
+    assert 2 * 40 + 20 < len(texts)
+    assert len(set(texts)) == len(texts)
+
+
 def test_requests_are_as_long_as_asked_and_never_alike(good):
     server, session = good
     server.requests.clear()

@@ -40,6 +40,7 @@ class LoadSession:
         self._warnings: list[str] = []
         self._preflight: Preflight | None = None
         self._place = Place(workload.dataset)
+        self._taken = 0  # prompts by the last trial, its ramp included
         self.facts: dict[str, JsonValue] = {}  # what preflight learnt; stored with each trial
 
     @property
@@ -83,7 +84,7 @@ class LoadSession:
             self.close()  # at once: what is in flight must not burden the server any longer
             raise
         if isinstance(outcome, Measured):
-            self._warn(self._place.sent(workload, outcome.client.due))
+            self._warn(self._place.sent(workload, self._taken))
         if isinstance(outcome, Measured) and outcome.records is not None:
             self._warn_of_lengths(outcome.records)
         return outcome
@@ -127,6 +128,7 @@ class LoadSession:
             collector.add(said.columns)
             now_s = said.header["now_s"]
             if said.kind == "ended":
+                self._taken = said.header["taken"]
                 return _outcome(said.header, collector.records(now_s), stop)
             if stop is None and not worker.has_more():  # a watch that takes longer than a second sees the latest only
                 stop = watch(collector.records(now_s))

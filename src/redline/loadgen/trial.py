@@ -303,6 +303,7 @@ class Run:
         return {
             "due": self._due_count,
             "sent": self._sent_count,
+            "taken": self._launched,
             "held_back": self._never_sent + sum(due_ns >= self._t0_ns for _, due_ns in self._held),
             "late": self._late.counts,
             "read_delays": stamps.read_delays.counts,
