@@ -29,7 +29,9 @@ def test_help_costs_little_cpu(tmp_path: Path) -> None:
     assert min(ours for ours, _ in pairs) - min(bare for _, bare in pairs) <= 0.150
 
 
-@pytest.mark.parametrize("command", ["", "find", "run", "plan", "show", "report", "demo", "import", "sim-server"])
+@pytest.mark.parametrize(
+    "command", ["", "find", "bench", "run", "plan", "show", "report", "demo", "import", "sim-server"]
+)
 def test_help_loads_nothing_heavy(command: str) -> None:
     code = (
         "import sys\n"

@@ -8,21 +8,17 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, TypedDict, Unpack
-from urllib.parse import urlsplit
+from typing import Any, Unpack
 
 import redline
 from redline import process
 from redline.bench import reader_of
-from redline.codec import attached_files, load_experiment, load_workload_file
+from redline.codec import attached_files, load_experiment
 from redline.events import Emit, Event, Noted, TrialEnded, Warned
-from redline.experiment.build import find_experiment
-from redline.experiment.configurations import with_scheme
-from redline.experiment.datasets import is_dataset
 from redline.experiment.estimate import Estimate, estimate_of, request_budget
 from redline.experiment.file import experiment_to_toml
 from redline.experiment.goals import advice
-from redline.experiment.inputs import noted, reader
+from redline.experiment.inputs import noted
 from redline.experiment.plan import find_directory, identity, jobs
 from redline.model import (
     Answer,
@@ -36,11 +32,11 @@ from redline.model import (
     Trial,
     UsageError,
 )
+from redline.questions import FindOptions, SearchOptions, elsewhere, search_of
 from redline.runner.local import Keeper, OpenSession, local_lab, sent_before
 from redline.runner.loop import run_jobs
 from redline.search import next_step
 from redline.server import means
-from redline.server.address import is_local
 from redline.server.starts import starts_of
 from redline.store import Held, Store, next_directory, open_store, reusable
 from redline.stored import OPTIONS, Opened, all_listed, open_experiment
@@ -50,34 +46,6 @@ __all__ = ["Opened", "Place", "Prepared", "Result", "find", "open_experiment", "
 
 _EXIT_CODES = {"edge": 0, "floor": 0, "none": 3, "undecided": 4, "client_limited": 5, "crashed": 1, "not_started": 1}
 _WORST_FIRST = (1, 5, 4, 3, 0)
-
-
-class SearchOptions(TypedDict, total=False):
-    """How to search; names and texts are those of the command line and of an experiment's file."""
-
-    by: str
-    precision: float | str
-    confidence: float | str
-    min: float
-    max: float
-    max_time: float | str
-    max_requests: int
-    max_trials: int
-    sustain: float | str
-    loads: Sequence[float] | str
-    seed: int
-
-
-class FindOptions(SearchOptions, total=False):
-    """What else can be said of a server that runs, and of what is sent to it."""
-
-    workload: str  # a preset, random:in=512,out=128, or a file
-    api: str
-    model: str
-    headers: Mapping[str, str]
-    api_key_env: str
-    insecure: bool
-    request_timeout: float | str
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -102,8 +70,7 @@ class Prepared:
     @property
     def elsewhere(self) -> str | None:
         """The address of a running server that is not on this machine."""
-        urls = [config.url or "" for config in self.experiment.servers if config.attached]
-        return next((url for url in urls if not is_local(urlsplit(with_scheme(url)).hostname or "")), None)
+        return elsewhere(self.experiment)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -153,12 +120,7 @@ def run(
 
 def prepare_find(url: str, slas: Sequence[str], place: Place, **options: Unpack[FindOptions]) -> Prepared:
     """The question to a running server; UsageError has everything that is wrong with it."""
-    given: dict[str, Any] = dict(options)
-    workload = None
-    named = str(given.get("workload", ""))
-    if named.endswith(".toml") or (Path(named).is_file() and not is_dataset(named)):
-        workload = load_workload_file(Path(given.pop("workload")), reader_of)
-    experiment = find_experiment(url, slas, given, workload, reader(Path(), absolute=True))
+    experiment = search_of(url, slas, options)
     directory = find_directory(experiment.servers[0], experiment.workloads[0], experiment.goal.by)
     return Prepared(
         experiment=experiment,

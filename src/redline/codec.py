@@ -319,7 +319,7 @@ def answers_document(
     return {
         "schema": ANSWER_SCHEMA,
         "experiment": str(directory),
-        "answers": [_finite({**_answer(answer), **more}) for answer, more in zip(answers, extras, strict=True)],
+        "answers": [finite({**_answer(answer), **more}) for answer, more in zip(answers, extras, strict=True)],
     }
 
 
@@ -340,11 +340,10 @@ def _answer(answer: Answer) -> dict[str, Any]:
     return {key: values[key] for key in _FIELDS if key != "feasible_from" or answer.feasible_from is not None}
 
 
-def _finite(value: object) -> Any:
+def finite(value: object) -> Any:
+    """JSON has no number for what is not finite: null."""
     if isinstance(value, Mapping):
-        return {str(key): _finite(entry) for key, entry in value.items()}
+        return {str(key): finite(entry) for key, entry in value.items()}
     if isinstance(value, (list, tuple)):
-        return [_finite(entry) for entry in value]
-    if isinstance(value, float) and not math.isfinite(value):
-        return None
-    return value
+        return [finite(entry) for entry in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value

@@ -213,6 +213,7 @@ class Probe:
     spread_s: float = 1.0  # closed loop: users start spread over this time
     max_s: float = 3_600.0
     max_requests: int | None = None
+    drain: bool = False  # at its limits send no more, and wait for what is in flight; else drop that
     asked_by: str = ""  # name of the SLA
 
 

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import csv
-import io
 import json
 import shlex
 from collections.abc import Iterator, Mapping, Sequence
@@ -30,12 +28,12 @@ from redline.model import (
     Trial,
     UsageError,
 )
-from redline.records import Records, Status
+from redline.requesttable import csv_lines
 from redline.search import answer_now, next_step, seen
 from redline.sla import met, parse_sla
 from redline.store import EXPERIMENT, open_store, reusable
 from redline.units import nearest
-from redline.verdict import Judgement, judge, summary
+from redline.verdict import judge, summary
 from redline.verdict.tally import first_look, steady_window, tally
 from redline.verdict.watch import first_wave
 from redline.wording import load_text, notes, trial_number
@@ -98,8 +96,8 @@ class Opened:
             trials = sorted(self.trials.get(case.key, ()), key=lambda trial: trial.probe.load)
             full = [trial for trial in trials if trial.probe.kind != "scout"]
             for sla in slas:
-                judged = [(trial, judge(trial, sla, self.experiment.goal.confidence)) for trial in full]
-                found.append({"loads": [_verdict(trial, judgement, values(trial, sla)) for trial, judgement in judged]})
+                confidence = self.experiment.goal.confidence
+                found.append({"loads": [verdict_entry(trial, sla, confidence) for trial in full]})
         return found
 
     def missing(self, slas: Sequence[Sla] = ()) -> str:
@@ -141,7 +139,7 @@ class Opened:
         outcome = self.trial(name).outcome
         if not isinstance(outcome, Measured) or outcome.records is None:
             raise RedlineError(f"trial {name} holds no single requests: its command reported totals only, or it broke")
-        return _csv(outcome.records)
+        return csv_lines(outcome.records)
 
 
 def open_experiment(directory: Path | str) -> Opened:
@@ -219,7 +217,9 @@ def _unjudged(trial: Trial, outcome: Measured, criterion: Criterion) -> float:
     return summary(outcome).get(criterion.metric, np.nan)
 
 
-def _verdict(trial: Trial, judgement: Judgement, stats: Mapping[str, float]) -> dict[str, object]:
+def verdict_entry(trial: Trial, sla: Sla, confidence: float) -> dict[str, object]:
+    """What this trial proves of the SLA at its load, for JSON."""
+    judgement, stats = judge(trial, sla, confidence), values(trial, sla)
     return {
         "load": trial.probe.load,
         "trial": trial.id,
@@ -243,46 +243,3 @@ def _in_words(value: object) -> str:
     if isinstance(value, list):
         return shlex.join(str(entry) for entry in value)
     return str(value)
-
-
-_STATUS = {
-    Status.OK: "ok",
-    Status.RUNNING: "unfinished",
-    Status.FAILED: "failed",
-    Status.REJECTED: "rejected",
-    Status.TIMED_OUT: "timed out",
-}
-
-
-def _csv(records: Records) -> Iterator[str]:
-    columns = {
-        "request": np.arange(len(records)),
-        "status": [_STATUS[Status(int(code))] for code in records.status],
-        "scheduled_s": records.scheduled_s,
-        "sent_s": records.sent_s,
-        "first_token_s": records.first_s,
-        "end_s": records.end_s,
-        "ttft_ms": records.ttft_ms(),
-        "tpot_ms": records.tpot_ms(),
-        "e2el_ms": records.e2el_ms(),
-        "tokens_in": records.tokens_in,
-        "tokens_out": records.tokens_out,
-        "tokens_asked": records.tokens_asked,
-        **({"held_s": records.held_s} if len(records.held_s) else {}),
-    }
-    yield _line(list(columns))
-    for row in zip(*columns.values(), strict=True):
-        yield _line([_cell(value) for value in row])
-
-
-def _cell(value: object) -> object:
-    """Times to the microsecond; empty where there is none."""
-    if isinstance(value, float):
-        return "" if np.isnan(value) else f"{value:.6f}"
-    return value
-
-
-def _line(cells: Sequence[object]) -> str:
-    buffer = io.StringIO()
-    csv.writer(buffer, lineterminator="\n").writerow(cells)
-    return buffer.getvalue()

@@ -119,6 +119,19 @@ def test_no_more_requests_than_allowed(session, by):
     assert len(outcome.records) == outcome.client.sent == 6
 
 
+@pytest.mark.parametrize("by", ["rate", "concurrency"])
+@pytest.mark.parametrize("limit", [{"max_requests": 6}, {"max_s": 0.4}], ids=["requests", "time"])
+def test_one_that_drains_lets_finish_what_it_sent(session, by, limit):
+    outcome = measured(session, Probe(by=by, load=15.0, kind="list", spread_s=0.2, drain=True, **limit))
+    records = outcome.records
+
+    assert outcome.stop.reason == "ended"
+    assert records.ok.all()
+    assert limit.get("max_requests", len(records)) == len(records) == outcome.client.sent > 1
+    assert records.scheduled_s[-1] <= limit.get("max_s", np.inf)
+    assert outcome.duration_s >= records.end_s.max()
+
+
 def test_no_more_in_flight_than_users(session):
     records = measured(session, USERS).records
     ends = np.where(np.isnan(records.end_s), np.inf, records.end_s)

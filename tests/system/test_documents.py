@@ -85,6 +85,15 @@ def test_every_command_of_the_readme_does_what_it_says(tmp_path: Path) -> None:
     assert (tmp_path / "redline-results" / "vllm-cpu" / "report.html").is_file()
 
 
+def test_every_command_on_measuring_one_load_works(tmp_path: Path) -> None:
+    with SimServer() as server:
+        for command in commands_of(ROOT / "docs" / "how-to" / "measure-one-load.md"):
+            rest = command.removeprefix("redline ").replace("http://localhost:8000", server.url)
+            done = run(rest, tmp_path, "--duration", "1s", "--workload", "random:in=16,out=8")
+            assert done.returncode in (0, 4), f"{command}\n{done.stderr}"
+    assert {"result.json", "requests.csv"} <= {path.name for path in tmp_path.iterdir()}
+
+
 def test_the_built_wheel_holds_what_the_program_needs(tmp_path: Path) -> None:
     build = ["-m", "pip", "wheel", "--quiet", "--disable-pip-version-check", "--no-deps", "--no-build-isolation"]
     subprocess.run([sys.executable, *build, "--wheel-dir", str(tmp_path), str(ROOT)], check=True, timeout=100)

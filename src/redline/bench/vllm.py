@@ -72,7 +72,7 @@ def result_of(data: Mapping[str, object], path: Path | str) -> Reading:
         records=records,
         aggregates={} if detailed and records is not None else _aggregates(data, completed, failed, path),
         asked_rate=rate,
-        exact_rate="latencies" in data,  # those that write it scale the gaps to that sum
+        exact_rate="latencies" in data and "redline" not in data,  # vLLM since then scales the gaps to that sum
         asked_concurrency=users,
         sending_s=_sending_s(columns, duration_s),
         in_flight_max=_in_flight_max(columns, data, failed or 0, path),

@@ -11,10 +11,12 @@ from typing import NoReturn
 
 import click
 
+from redline.cli.bench import bench
 from redline.cli.commands import State, cli
 from redline.cli.importing import import_command
 from redline.cli.serve_sla import serve_sla
 
+cli.add_command(bench)
 cli.add_command(serve_sla)
 cli.add_command(import_command)
 

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import shlex
-import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from redline.cli.options import OUTPUT, SEARCH, SLA, search_options
+from redline.cli.options import CONNECTION, OUTPUT, SEARCH, SLA, YES, connection_options, consent, search_options
 
 if TYPE_CHECKING:
     from redline.api import Prepared, Result
@@ -59,39 +58,20 @@ def cli() -> None:
 @click.argument("url")
 @SLA
 @SEARCH
-@click.option(
-    "--workload",
-    metavar="WHAT",
-    help="A preset (default chat), a file of settings or prompts, or random:in=512,out=128.",
-)
-@click.option("--api", type=click.Choice(["chat", "completions"]), help="Which of the server's APIs to use.")
-@click.option("--model", metavar="NAME", help="Default: asked from /v1/models.")
-@click.option("--header", "headers", multiple=True, metavar="NAME:VALUE", help="Send this with every request.")
-@click.option("--api-key-env", metavar="NAME", help="The environment variable that holds the API key.")
-@click.option("--insecure", is_flag=True, help="Do not verify the server's certificate.")
-@click.option("--request-timeout", metavar="TIME", help="Give up on a request after so long (default 600s).")
-@click.option("--load-workers", type=click.IntRange(min=1), metavar="N", help="Processes that send requests.")
+@CONNECTION
 @click.option("--reuse", is_flag=True, help="Also use what was measured before the server was started anew.")
-@click.option("--yes", is_flag=True, help="Do not ask before driving a server that is not on this machine.")
+@YES
 @OUTPUT
 @click.pass_obj
 def find(state: State, /, url: str, slas: tuple[str, ...], yes: bool, **given: Any) -> int:
     """How much load does the running server at URL carry within its SLA?"""
     from redline import api
-    from redline.model import UsageError
 
-    options = search_options(given)
-    names = ("workload", "api", "model", "api_key_env", "request_timeout")
-    options |= {key: given[key] for key in names if given[key] is not None}
-    if given["insecure"]:
-        options["insecure"] = True
-    if (given["load_workers"] or 1) > 1:
-        raise UsageError("--load-workers: this version sends all requests from one process; leave it out")
-    if given["headers"]:
-        options["headers"] = _headers(given["headers"])
+    options = search_options(given) | connection_options(given)
     place = api.Place(out=given["out"], again=given["again"], reuse=given["reuse"])
     prepared = api.prepare_find(url, list(slas), place, **options)
-    _consent(prepared, yes)
+    if prepared.elsewhere is not None:
+        consent(api.owner_warning(prepared), yes)
     return _carry_out(state, prepared, given)
 
 
@@ -250,37 +230,7 @@ def _pairs(words: Sequence[str]) -> dict[str, str]:
     return pairs
 
 
-def _headers(texts: Sequence[str]) -> dict[str, str]:
-    from redline.model import UsageError
-
-    headers = {}
-    for text in texts:
-        name, colon, value = text.partition(":")
-        if not colon or not name.strip():
-            raise UsageError(f"--header {name.strip()!r}: write NAME:VALUE, such as 'X-Team: search'")
-        headers[name.strip()] = value.strip()
-    return headers
-
-
 # ---- what find and run share -----------------------------------------------------------------------------------------
-
-
-def _consent(prepared: Prepared, yes: bool) -> None:
-    """A server that is not on this machine may serve somebody: say what will happen to it, and ask."""
-    from redline.api import owner_warning
-    from redline.model import UsageError
-
-    if prepared.elsewhere is None:
-        return
-    click.echo(owner_warning(prepared), err=True)
-    if yes:
-        return
-    if not sys.stdin.isatty():
-        raise UsageError(
-            "nobody is here to say yes: run it on a terminal, or add --yes if that server may be overloaded"
-        )
-    if not click.confirm("Go on?", err=True):
-        raise click.Abort
 
 
 def _carry_out(state: State, prepared: Prepared, given: Mapping[str, Any]) -> int:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+import sys
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeAlias
 
@@ -50,6 +51,21 @@ SEARCH = _options(
     click.option("--loads", metavar="A,B,C", help="Measure these loads instead of searching."),
     click.option("--seed", type=int, metavar="N", help="Fix the stream of random numbers (for tests)."),
 )
+CONNECTION = _options(
+    click.option(
+        "--workload",
+        metavar="WHAT",
+        help="A preset (default chat), a file of settings or prompts, or random:in=512,out=128.",
+    ),
+    click.option("--api", type=click.Choice(["chat", "completions"]), help="Which of the server's APIs to use."),
+    click.option("--model", metavar="NAME", help="Default: asked from /v1/models."),
+    click.option("--header", "headers", multiple=True, metavar="NAME:VALUE", help="Send this with every request."),
+    click.option("--api-key-env", metavar="NAME", help="The environment variable that holds the API key."),
+    click.option("--insecure", is_flag=True, help="Do not verify the server's certificate."),
+    click.option("--request-timeout", metavar="TIME", help="Give up on a request after so long (default 600s)."),
+    click.option("--load-workers", type=click.IntRange(min=1), metavar="N", help="Processes that send requests."),
+)
+YES = click.option("--yes", is_flag=True, help="Do not ask before driving a server that is not on this machine.")
 OUTPUT = _options(
     click.option("--out", type=click.Path(path_type=Path), metavar="DIR", help="Keep everything measured here."),
     click.option("--again", is_flag=True, help="Start anew in a new directory instead of continuing."),
@@ -64,3 +80,44 @@ _SEARCH_KEYS = (
 
 def search_options(given: Mapping[str, Any]) -> dict[str, Any]:
     return {key: given[key] for key in _SEARCH_KEYS if given.get(key) is not None}
+
+
+def connection_options(given: Mapping[str, Any]) -> dict[str, Any]:
+    from redline.model import UsageError
+
+    names = ("workload", "api", "model", "api_key_env", "request_timeout")
+    options = {key: given[key] for key in names if given[key] is not None}
+    if given["insecure"]:
+        options["insecure"] = True
+    if (given["load_workers"] or 1) > 1:
+        raise UsageError("--load-workers: this version sends all requests from one process; leave it out")
+    if given["headers"]:
+        options["headers"] = _headers(given["headers"])
+    return options
+
+
+def _headers(texts: Sequence[str]) -> dict[str, str]:
+    from redline.model import UsageError
+
+    headers = {}
+    for text in texts:
+        name, colon, value = text.partition(":")
+        if not colon or not name.strip():
+            raise UsageError(f"--header {name.strip()!r}: write NAME:VALUE, such as 'X-Team: search'")
+        headers[name.strip()] = value.strip()
+    return headers
+
+
+def consent(warning: str, yes: bool) -> None:
+    """A server that is not on this machine may serve somebody: say what will happen to it, and ask."""
+    from redline.model import UsageError
+
+    click.echo(warning, err=True)
+    if yes:
+        return
+    if not sys.stdin.isatty():
+        raise UsageError(
+            "nobody is here to say yes: run it on a terminal, or add --yes if that server may be overloaded"
+        )
+    if not click.confirm("Go on?", err=True):
+        raise click.Abort

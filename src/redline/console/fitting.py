@@ -10,7 +10,10 @@ from rich.console import RenderableType
 from rich.table import Table
 from rich.text import Text
 
-_NUMBERS = {"capacity", "trials", "requests", "time", "load", "trial", "error_rate"}
+_NUMBERS = {
+    *("capacity", "trials", "requests", "time", "load", "trial", "error_rate"),
+    *("failed", "requests/s", "good/s", "output tokens/s", "tokens/s"),
+}
 _WIDE = 10_000
 _VERDICTS = {"pass": "green", "fail": "red", "undecided": "yellow"}
 _AMOUNT = re.compile(r"([\d.,]+|\?) ([^\d\s][^\d]*)")  # a number and its unit

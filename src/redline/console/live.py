@@ -7,6 +7,7 @@ import sys
 import time
 from collections.abc import Mapping, Sequence
 from types import TracebackType
+from typing import Any
 
 from rich.console import Console as Screen
 from rich.console import Group, RenderableType
@@ -18,6 +19,7 @@ from rich.text import Text
 
 from redline import wording
 from redline.console import tables
+from redline.console.benches import benches
 from redline.console.fitting import hanging
 from redline.events import (
     Answered,
@@ -189,7 +191,15 @@ class Console:
     def _standing(self, progress: Progress) -> list[str]:
         sla = self._asking(progress.probe.asked_by)
         known = [c for c in sla.criteria if c.metric in progress.stats] if sla else []
-        return [wording.criterion_text(c, progress.stats[c.metric]) for c in known]
+        return [*(wording.criterion_text(c, progress.stats[c.metric]) for c in known), *self._unbounded(progress)]
+
+    def _unbounded(self, progress: Progress) -> list[str]:
+        """What is shown beside the criteria of the SLA that asked."""
+        sla = self._asking(progress.probe.asked_by)
+        bounded = {c.metric for c in sla.criteria} if sla else set()
+        return [
+            f"{name} {wording.quantity(name, stat)}" for name, stat in progress.stats.items() if name not in bounded
+        ]
 
     def _render(self) -> RenderableType:
         if not self._doing:
@@ -203,6 +213,8 @@ class Console:
         sla = self._asking(progress.probe.asked_by)
         if sla is not None:
             parts.append(_meters(sla, progress.stats, self._err.width))
+        if others := self._unbounded(progress):
+            parts.append(Text(f"  {', '.join(others)}", "dim"))
         return Group(*parts)
 
     # ---- what it comes to --------------------------------------------------------------------------------------------
@@ -218,6 +230,10 @@ class Console:
     def trials(self, opened: Opened, slas: Sequence[Sla]) -> None:
         """Each trial on stdout, with its verdict on each of these SLAs."""
         self._show(tables.trials(opened, slas, self._out))
+
+    def benches(self, results: Sequence[Mapping[str, Any]]) -> None:
+        """What loads measured by hand came to, on stdout."""
+        self._show(benches(results, self._out))
 
     def plan(self, experiment: Experiment, estimate: Estimate) -> None:
         """What would run, on stdout."""

@@ -129,14 +129,39 @@ def find_experiment(
     `workload` is one that was read from a file; else the option `workload` is a preset or random:in=512,out=128.
     `load` reads a trace that it names.
     """
+    asked = 'what must hold? Add --sla "p99_ttft_ms<=200, p90_tpot_ms<=50"'
+    problems = [] if slas else [Problem(path=(), text=asked)]
+    return _attached(url, slas, options, (workload, load), problems)
+
+
+def bench_experiment(
+    url: str,
+    slas: Sequence[str],
+    options: Mapping[str, object],
+    workload: Workload | CommandWorkload | None = None,
+    load: Load = nowhere,
+) -> Experiment:
+    """The same for `redline bench`, which measures the loads that it is told, and may judge them."""
     problems: list[Problem] = []
+    if isinstance(workload, CommandWorkload):
+        text = "measures with the built-in generator: give a workload without a command, or run the command itself"
+        problems.append(Problem(path=(), text=f"{workload.name}: redline bench {text}"))
+    return _attached(url, slas, options, (workload, load), problems)
+
+
+def _attached(
+    url: str,
+    slas: Sequence[str],
+    options: Mapping[str, object],
+    source: tuple[Workload | CommandWorkload | None, Load],
+    problems: list[Problem],
+) -> Experiment:
+    workload, load = source
     search = {key: value for key, value in options.items() if key in SEARCH}
     others = {key: value for key, value in options.items() if key not in SEARCH}
     goal = goal_of(search, (), problems)
     given = settings.read({"url": url, **others}, _FIND, (), problems)
     read = [_try(parse_sla, text, problems) for text in slas]
-    if not slas:
-        problems.append(Problem(path=(), text='what must hold? Add --sla "p99_ttft_ms<=200, p90_tpot_ms<=50"'))
     known = [sla for sla in read if sla is not None]
     names = [sla.name for sla in known]
     for name in dict.fromkeys(name for name in names if names.count(name) > 1):

@@ -115,6 +115,7 @@ class LoadSession:
             spread_s=probe.spread_s,
             max_s=probe.max_s,
             max_requests=probe.max_requests,
+            drain=probe.drain,
         )
         facts = {"spec": asdict(spec), "model": self._endpoint.model, "workload": to_json(workload)}
         worker.send("trial", {**facts, "shape": to_json(self._preflight.shape)})
@@ -170,5 +171,5 @@ def _outcome(facts: dict[str, Any], records: Records, stop: Stop | None) -> Outc
             duration_s=duration_s,
         )
 
-    stop = stop or Stop(reason="budget", at_s=duration_s)
+    stop = stop or Stop(reason="ended" if facts["reason"] == "drained" else "budget", at_s=duration_s)
     return Measured(stop=stop, duration_s=duration_s, records=records, client=client)

@@ -48,6 +48,7 @@ class TrialSpec:
     spread_s: float
     max_s: float
     max_requests: int | None
+    drain: bool = False
 
 
 class Run:
@@ -105,7 +106,7 @@ class Run:
         self._await_next()
         if self._beat is not None:
             self._beaten()
-        self._later("end", self._spec.max_s, lambda: self.stop("budget"))
+        self._later("end", self._spec.max_s, self._spent)
         self._later("tick", TICK_S - math.ceil(ramp_s), self._tick)
         self._later("sweep", _SWEEP_S - ramp_s, self._sweep)
         if ramp_s:
@@ -141,6 +142,19 @@ class Run:
                 self._next_due_ns = self._ns(self._users.due_s)
         facts = {"reason": reason, **self._facts(now_ns), **self._evidence(now_ns)}
         self._report("ended", facts, named(self._ended_rows, rows))
+
+    def _spent(self) -> None:
+        """The budget is spent: end now, or once what is in flight has ended."""
+        if not self._spec.drain:
+            self.stop("budget")
+            return
+        self._most = min(self._most, self._due_count)
+        self._await_next()
+        self._stop_if_drained()
+
+    def _stop_if_drained(self) -> None:
+        if self._due_count >= self._most and not (self._in_flight or self._held):
+            self.stop("drained")
 
     # ---- what is due ----
 
@@ -197,7 +211,7 @@ class Run:
     def _stop_if_that_was_all(self) -> None:
         if self._launched - self._early >= self._most:
             self._next_due_ns = _NEVER_NS
-            self._loop.call_soon(self.stop, "budget")
+            self._loop.call_soon(self._spent)
 
     def _ended(self, flight: Flight) -> None:
         if self._in_flight.pop(flight.plan.i, None) is None:
@@ -217,6 +231,8 @@ class Run:
             self._ended_rows.add(flight, self._t0_ns, status, (end_ns - self._t0_ns) / 1e9)
         if self._over:
             return
+        if self._spec.drain:
+            self._loop.call_soon(self._stop_if_drained)
         if self._at_once and status is Status.OK:
             if self._due_count < self._most:
                 self._due_count += now_ns >= self._t0_ns

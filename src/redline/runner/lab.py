@@ -93,3 +93,4 @@ class Lab:
     summary: Callable[[Measured], Mapping[str, float]]
     budget_note: Callable[[Sequence[Trial], Sla, Goal], str | None] = field(default=lambda *_: None)
     seed: Callable[[int], int] = field(default_factory=seeds)
+    shown: Sequence[str] = ()  # metrics that are shown while a trial runs, besides those of its SLA

@@ -5,20 +5,14 @@ from __future__ import annotations
 import time
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass, field, replace
-from datetime import UTC, datetime
-
-import numpy as np
+from dataclasses import dataclass, replace
 
 from redline.events import (
     Answered,
     Emit,
-    Progress,
     ServerReady,
     ServerStarting,
     ServerStopped,
-    TrialEnded,
-    TrialStarted,
     Warned,
 )
 from redline.model import (
@@ -28,24 +22,17 @@ from redline.model import (
     Experiment,
     Failed,
     Job,
-    Measured,
-    Outcome,
     Probe,
     RedlineError,
-    Session,
     Sla,
-    Stop,
     Trial,
     UsageError,
-    Watch,
 )
-from redline.records import Records
 from redline.runner.lab import Lab, Subject
+from redline.runner.trial import Setting, measure
 from redline.wording import notes
 
 _DEATHS = 2  # of the server in one case: it is started again once
-_IDLE_S = 60.0
-_STATS_SHARE = 0.05  # of the time at most goes into statistics for the eye
 
 
 @dataclass(slots=True)
@@ -125,118 +112,17 @@ def _measure_case(run: _Run, search: _Search, subject: Subject) -> bool:
                 return True
             _died(run, search, f"{error}\n{subject.log_tail()}".rstrip())
             return False
+        setting = Setting(lab=run.lab, case=search.case, subject=subject, session=session, emit=run.emit)
         while step := _next(run, search):
-            trial = _measure(run, search, (subject, session), step)
+            sla, probe = step
+            if note := run.lab.budget_note(search.evidence, sla, run.experiment.goal):
+                run.emit(Warned(text=note))
+            trial = measure(setting, sla, probe, search.evidence)
             search.evidence.append(trial)
             if _server_died(trial):
                 _died(run, search, None)
                 return False
     return True
-
-
-# ---- one trial -------------------------------------------------------------------------------------------------------
-
-
-@dataclass(slots=True)
-class _Watching:
-    """The watch of the SLA that asked, with progress and an eye on the server beside it."""
-
-    run: _Run
-    case: Case
-    probe: Probe
-    sla: Sla
-    subject: Subject
-    judge: Watch
-    broken: int = 0
-    died: bool = False
-    stats: Mapping[str, float] = field(default_factory=dict)
-    stats_due_s: float = 0.0  # by the monotonic clock
-
-    def __call__(self, records: Records) -> Stop | None:
-        broken = int(np.count_nonzero(records.broken))
-        if broken > self.broken and not self.subject.alive():
-            self.died = True
-            return Stop(reason="ended", at_s=records.observed_s, detail="server died")
-        self.broken = broken
-        self._show(records)
-        return self.judge(records)
-
-    def _show(self, records: Records) -> None:
-        began = time.monotonic()
-        if began >= self.stats_due_s:
-            seen = Measured(
-                stop=Stop(reason="ended", at_s=records.observed_s), duration_s=records.observed_s, records=records
-            )
-            summary = self.run.lab.summary(seen)
-            self.stats = {c.metric: summary[c.metric] for c in self.sla.criteria if c.metric in summary}
-            self.stats_due_s = began + (time.monotonic() - began) / _STATS_SHARE
-        self.run.emit(
-            Progress(
-                case=self.case,
-                probe=self.probe,
-                now_s=records.observed_s,
-                sent=int(np.count_nonzero(~np.isnan(records.sent_s))),
-                finished=int(np.count_nonzero(records.ok)),
-                failed=self.broken,
-                stats=self.stats,
-            )
-        )
-
-
-def _measure(run: _Run, search: _Search, on: tuple[Subject, Session], step: tuple[Sla, Probe]) -> Trial:
-    (subject, session), (sla, probe) = on, step
-    number = len(search.evidence) + 1
-    warnings = [*subject.warnings, *getattr(session, "warnings", ())]
-    if restless := subject.settle(_settle_limit_s(search.evidence)):
-        warnings.append(restless)
-    subject.reset_caches()
-    if note := run.lab.budget_note(search.evidence, sla, run.experiment.goal):
-        run.emit(Warned(text=note))
-    run.emit(TrialStarted(case=search.case, probe=probe, number=number))
-    watch = _Watching(
-        run=run,
-        case=search.case,
-        probe=probe,
-        sla=sla,
-        subject=subject,
-        judge=run.lab.watcher(probe, sla, tuple(search.evidence)),
-    )
-    seed = run.lab.seed(number)
-    started = datetime.now(UTC).isoformat(timespec="milliseconds")
-    try:
-        outcome = session.measure(probe, watch, seed)
-    except UsageError:
-        raise
-    except RedlineError as error:
-        outcome = Failed(reason=str(error))
-    if watch.died or not subject.alive():
-        outcome = _death(outcome, subject)
-    trial = Trial(
-        id=run.lab.next_id(),
-        case=search.case.key,
-        probe=probe,
-        seed=seed,
-        started=started,
-        outcome=outcome,
-        server_start=subject.start_id,
-        facts=getattr(session, "facts", {}),
-        warnings=tuple(dict.fromkeys(warnings)),
-    )
-    run.emit(TrialEnded(case=search.case, trial=trial))
-    return trial
-
-
-def _death(outcome: Outcome, subject: Subject) -> Failed:
-    words = outcome.reason if isinstance(outcome, Failed) else "the server died during the trial"
-    return Failed(reason=words, duration_s=outcome.duration_s, log_tail=subject.log_tail(), server_died=True)
-
-
-def _settle_limit_s(evidence: Sequence[Trial]) -> float:
-    """Long enough for what the trial before may have left in the server's queue."""
-    last = evidence[-1].outcome if evidence else None
-    if not isinstance(last, Measured) or last.records is None or not last.records.ok.any():
-        return _IDLE_S
-    return max(_IDLE_S, 2.0 * float(np.nanpercentile(last.records.e2el_ms(), 90)) / 1e3)
 
 
 def _died(run: _Run, search: _Search, error: str | None) -> None:

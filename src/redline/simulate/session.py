@@ -37,12 +37,13 @@ class VirtualSession:
         self.clock_s = 0.0
 
     def measure(self, probe: Probe, watch: Watch, seed: int) -> Outcome:
-        run = Run(self.profile, self.workload, probe, seed, age_s=self.clock_s, drain=not self.live)
+        run = Run(self.profile, self.workload, probe, seed, age_s=self.clock_s, drain=probe.drain or not self.live)
         if not self.live:
             return self._measure_whole(run)
+        limit_s = math.inf if probe.drain else probe.max_s
         now_s, stop = 0.0, None
         while stop is None:
-            now_s = min(math.floor(now_s + max(1.0, _LOOK_AGAIN * now_s)), probe.max_s)
+            now_s = min(math.floor(now_s + max(1.0, _LOOK_AGAIN * now_s)), limit_s)
             run.advance(now_s)
             now_s = min(now_s, run.over_s)
             records = run.records(now_s)
@@ -51,8 +52,8 @@ class VirtualSession:
                 now_s = max(now_s, 0.0)
                 return Failed(reason=run.crashed, duration_s=now_s, log_tail=run.crashed, server_died=True)
             stop = watch(records)
-            if stop is None and now_s >= min(probe.max_s, run.over_s):
-                stop = Stop(reason="budget", at_s=now_s)
+            if stop is None and now_s >= min(limit_s, run.over_s):
+                stop = Stop(reason="ended" if probe.drain else "budget", at_s=now_s)
         self.clock_s += self.workload.ramp_s + now_s
         return Measured(stop=stop, duration_s=now_s, records=records, client=run.client())
 
@@ -76,6 +77,7 @@ class Run:
         self._lead_s = workload.ramp_s  # the engine's time at which the trial begins
         self._early = 0  # requests before that
         self._over_s = math.inf  # when it ended: the server died, or the last request that the probe allows was sent
+        self._send_until_s = self._lead_s + probe.max_s if probe.drain else math.inf
         self._faults = profile.faults
         self._limit = math.inf if probe.max_requests is None else probe.max_requests
         self._timeout_s = workload.request_timeout_s
@@ -112,6 +114,8 @@ class Run:
             until_s = min(until_s, self._over_s)
             if not engine.busy and not self._late:
                 if self._next_due_s() > until_s:
+                    if not self._requests and self._send_until_s <= until_s:
+                        self._over_s = self._send_until_s
                     return
                 self._send()
                 continue
@@ -216,7 +220,8 @@ class Run:
         return flat
 
     def _next_due_s(self) -> float:
-        return self._users.due_s + self._lead_s if self._counted < self._limit else math.inf
+        due_s = self._users.due_s + self._lead_s
+        return due_s if self._counted < self._limit and due_s <= self._send_until_s else math.inf
 
     def _send(self) -> None:
         """Send the request that is due next."""
@@ -271,10 +276,10 @@ class Run:
         if stays:
             columns.first[number] = self._ends[stays[0][0]]
             columns.out[number] = sum(b - a + 1 for a, b in stays)
-        if not self._in_flight and not self._held and self._counted >= self._limit:
-            self._over_s = at_s
         if self._closed:
             self._users.answered(self._turns.pop(number), at_s + _TURNAROUND_S - self._lead_s)
+        if not self._in_flight and not self._held and self._next_due_s() == math.inf:
+            self._over_s = at_s if self._counted >= self._limit else max(at_s, self._send_until_s)
 
     def _timeout_at_s(self) -> float:
         """When the oldest request in flight times out."""
