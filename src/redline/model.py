@@ -11,6 +11,9 @@ from typing import TYPE_CHECKING, Literal, Protocol, TypeAlias
 
 from redline.files import Dataset as Dataset
 from redline.files import Trace as Trace
+from redline.shapes import Lengths as Lengths
+from redline.shapes import Prefix as Prefix
+from redline.shapes import ThinkTime as ThinkTime
 
 if TYPE_CHECKING:
     from redline.records import Records
@@ -63,24 +66,6 @@ class Sla:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Lengths:
-    """A distribution of token counts: log-normal with this mean and coefficient of variation, cut to [low, high]."""
-
-    mean: float
-    cv: float = 0.0
-    low: int = 1
-    high: int = 131_072
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class ThinkTime:
-    """How long a user pauses: a gamma distribution with this mean in seconds and coefficient of variation."""
-
-    mean: float
-    cv: float = 0.0  # 0: always the mean; 1: exponential
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
 class Workload:
     """What the built-in load generator sends."""
 
@@ -98,7 +83,8 @@ class Workload:
     ramp_s: float = 0.0  # before a trial: the rate rises from nothing, users come one after another
     max_in_flight: int | None = None  # open loop: with so many on their way, whoever is due waits in the client
     dataset: Dataset | None = None  # its prompts instead of made-up ones
-    repeat: bool = False  # the same text may be sent again
+    prefix: Prefix | None = None  # what made-up prompts have in common
+    repeat: bool = False  # the same text may be sent again: prompts of a file, or what others have in common
     max_tokens: int | None = None  # no request asks for more
     min_tokens: int | None = None  # of outputs that may end by themselves
     extra: Mapping[str, JsonValue] = field(default_factory=dict)  # further fields of each body

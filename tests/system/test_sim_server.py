@@ -17,7 +17,7 @@ import pytest
 
 from driving import SimServer
 from redline.loadgen import open_session
-from redline.model import Endpoint, Lengths, Measured, Probe, Workload
+from redline.model import Endpoint, Lengths, Measured, Prefix, Probe, Workload
 from redline.simulate.profiles import PROFILES
 from redline.simulate.session import VirtualSession
 from waiting import until
@@ -305,3 +305,27 @@ def test_it_takes_its_time_to_get_ready():
         until(lambda: get(server, "/health")[0] == 200, within_s=5)
 
     assert first == 503
+
+
+def test_the_hits_of_its_prefix_cache_are_the_share_that_prompts_have_in_common():
+    workload = Workload(name="w", prompt=Lengths(mean=320), output=Lengths(mean=2), prefix=Prefix(share=0.6, groups=4))
+    probe = Probe(by="concurrency", load=4, kind="main", spread_s=0.1, max_s=60, max_requests=240)
+    with (
+        SimServer("--prefix-cache-tokens", "200000") as server,
+        open_session(Endpoint(url=server.url, model="simulated"), workload) as session,
+    ):
+        before = prefix_cache(server)
+        session.measure(probe, lambda records: None, seed=1)
+        asked, found = (after - start for after, start in zip(prefix_cache(server), before, strict=True))
+
+    assert asked == pytest.approx(240 * 320, rel=0.02)
+    assert found / asked == pytest.approx(0.6, abs=0.03)  # the first of each group finds nothing
+
+
+def prefix_cache(server: SimServer) -> tuple[float, float]:
+    """Tokens that were looked up, and that were found."""
+    with connected(server) as connection:
+        connection.request("GET", "/metrics")
+        text = connection.getresponse().read().decode()
+    counts = dict(re.findall(r"^vllm:prefix_cache_(\w+)_total\S* (\S+)$", text, re.MULTILINE))
+    return float(counts["queries"]), float(counts["hits"])

@@ -55,6 +55,8 @@ def _workload(workload: Workload | CommandWorkload) -> dict[str, object]:
         if workload.trace.has_lengths and workload.dataset is None:
             del settings["prompt"], settings["output"]
         settings["arrivals"] = workload.arrivals
+    if (prefix := workload.prefix) is not None:
+        settings["prefix"] = {key: value for key, value in asdict(prefix).items() if value}
     if workload.dataset is not None:
         settings["dataset"] = workload.dataset.file
         del settings["prompt"]

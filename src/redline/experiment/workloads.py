@@ -16,8 +16,8 @@ from redline.experiment.loadshape import SHAPE
 from redline.experiment.presets import PRESETS
 from redline.experiment.reserved import misplaced
 from redline.experiment.settings import Path, Problem, Read, choice, flag, not_yet, read, text, told, words
-from redline.model import CommandWorkload, Dataset, Lengths, Trace, UsageError, Variable, Workload
-from redline.units import nearest, parse_count, parse_duration, parse_not_negative, parse_positive
+from redline.model import CommandWorkload, Dataset, Lengths, Prefix, Trace, UsageError, Variable, Workload
+from redline.units import nearest, parse_count, parse_duration, parse_not_negative, parse_positive, parse_share
 
 READERS = ("vllm", "sglang", "guidellm", "aiperf", "inference-perf")
 PLACEHOLDERS = ("url", "model", "rate", "concurrency", "requests", "seed", "result")  # of an external command
@@ -73,6 +73,16 @@ _RANDOM: Mapping[str, Read] = {
     "in_cv": parse_not_negative,
     "out_cv": parse_not_negative,
 }
+_PREFIX: Mapping[str, Read] = {"share": parse_share, "tokens": parse_count, "groups": parse_count}
+
+
+def _prefix(value: object) -> Prefix:
+    settings = _sub_table(value, _PREFIX)
+    if ("share" in settings) == ("tokens" in settings):
+        raise UsageError("needs one of share and tokens: write { share = 0.6, groups = 8 }")
+    return Prefix(**settings)
+
+
 _OVERRIDES: Mapping[str, Read] = {
     "api": choice("chat", "completions"),
     "prompt_kind": choice("text", "tokens"),
@@ -82,12 +92,13 @@ _OVERRIDES: Mapping[str, Read] = {
     "max_tokens": parse_count,
     "min_tokens": parse_count,
     "repeat": flag,
+    "prefix": _prefix,
     "extra": _extra,
     "request_timeout_s": parse_duration,
     **SHAPE,
 }
 _SHORT: Mapping[str, Read] = {
-    **{key: reader for key, reader in _OVERRIDES.items() if key != "extra"},
+    **{key: reader for key, reader in _OVERRIDES.items() if key not in ("extra", "prefix")},
     **{"trace": text, "dataset": text, "output": _lengths},
 }  # what also a short text can say
 _COMMAND: Mapping[str, Read] = {"command": words, "reader": text, "timeout_s": parse_duration}
@@ -151,7 +162,7 @@ def workload_of(
 
 def _check_dataset(settings: Mapping[str, Any], given: Set[str], problem: Callable[[str, str], None]) -> None:
     """Do the prompts of a file say how long their outputs are, and does nothing say what they are beside it?"""
-    for key in sorted(given & {"prompt", "prompt_kind"}):
+    for key in sorted(given & {"prompt", "prompt_kind", "prefix"}):
         problem(key, f"{key} does nothing beside dataset: its prompts are sent as they are; remove one of the two")
     found: Described[Dataset] | None = settings.get("dataset")
     if found is not None and found.output is None and not {"output", "max_tokens"} & given:
@@ -234,8 +245,8 @@ def _contradictions(workload: Workload, settings: Mapping[str, Any]) -> list[tup
         found.append(("min_tokens", "min_tokens needs ignore_eos = false: else outputs are as long as asked"))
     if workload.min_tokens is not None and workload.min_tokens > (workload.max_tokens or math.inf):
         found.append(("min_tokens", f"min_tokens is above max_tokens = {workload.max_tokens}"))
-    if workload.repeat and workload.dataset is None:
-        found.append(("repeat", "repeat needs dataset: prompts that are made up never repeat"))
+    if workload.repeat and workload.dataset is None and workload.prefix is None:
+        found.append(("repeat", "repeat needs dataset or prefix: nothing else of a made-up prompt can repeat"))
     if workload.arrivals == "trace" and workload.trace is None:
         found.append(("arrivals", 'arrivals = "trace" needs trace, a file with times'))
     if "burstiness" in settings and workload.arrivals != "gamma":
@@ -309,11 +320,11 @@ _EXAMPLES = {"trace": "azure.csv", "dataset": "prompts.jsonl"}
 def _put(section: dict[str, Any], head: str, key: str, value: str) -> str:
     """Set what one part of a short text says; what is wrong with it, else nothing."""
     table, dot, inner = key.partition(".")
-    if dot and table == "extra" and inner:
-        place, key = section.setdefault("extra", {}), inner
-        if key in place:
-            return f"extra.{key} is given twice"
-        place[key] = _json_or_text(value)
+    if dot and table in ("extra", "prefix") and inner:
+        place = section.setdefault(table, {})
+        if inner in place:
+            return f"{key} is given twice"
+        place[inner] = _json_or_text(value) if table == "extra" else value
         return ""
     if key == "file" and head in _EXAMPLES:
         key = head

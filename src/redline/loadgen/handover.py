@@ -8,7 +8,7 @@ from dataclasses import asdict, fields, replace
 from typing import Any, TypeVar
 
 from redline.loadgen.payload import Shape, Target
-from redline.model import Dataset, Lengths, ThinkTime, Trace, Workload
+from redline.model import Dataset, Lengths, Prefix, ThinkTime, Trace, Workload
 
 _FILES: Mapping[str, Callable[..., Any]] = {"trace": Trace, "dataset": Dataset}
 _File = TypeVar("_File", Trace, Dataset)
@@ -50,6 +50,8 @@ def workload_from(facts: dict[str, Any], inputs: Mapping[str, bytes]) -> Workloa
             plain[kind] = _filled(make(**facts[kind]), kind, inputs)
     if facts["think_time_s"] is not None:
         plain["think_time_s"] = ThinkTime(**facts["think_time_s"])
+    if facts["prefix"] is not None:
+        plain["prefix"] = Prefix(**facts["prefix"])
     return Workload(**plain)
 
 

@@ -15,6 +15,7 @@ from redline import lengths
 from redline.loadgen.prompts import Prompts
 from redline.loadgen.written import Written, in_api, opened
 from redline.model import Endpoint, UsageError, Workload
+from redline.prefixes import group_of, shared
 
 PATHS = {"chat": "/v1/chat/completions", "completions": "/v1/completions"}
 _BLOCK = 256  # lengths are drawn this many at a time
@@ -125,6 +126,7 @@ class Payloads:
     def __init__(self, target: Target, model: str, workload: Workload, shape: Shape, seed: int) -> None:
         self.workload, self.shape, self._seed = workload, shape, seed
         self._prompts = Prompts(seed, shape.ids)
+        self._groups = Prompts(0, shape.ids) if workload.repeat and workload.prefix else self._prompts
         self._head = _head(target, "POST", PATHS[workload.api], True)
         options: dict[str, Any] = {"model": model, "stream": True}
         if shape.include_usage:
@@ -164,9 +166,17 @@ class Payloads:
 
     def body(self, i: int, count: int, tokens_asked: int) -> bytes:
         """The JSON of request `i` with this number of made-up words or token ids."""
-        return self._saying(
-            b"%s%s%s" % (self._before, self._prompts.text(i, count).encode(), self._after), tokens_asked
-        )
+        return self._saying(b"%s%s%s" % (self._before, self._text(i, count).encode(), self._after), tokens_asked)
+
+    def _text(self, i: int, count: int) -> str:
+        """Words or ids: first what the request's group has in common, then those that are its own."""
+        prefix = self.workload.prefix
+        common = 0 if prefix is None else shared(prefix, count, self.shape.tokens_per_word)
+        if prefix is None or not common:
+            return self._prompts.text(i, count)
+        group = group_of(prefix, self._seed, i)
+        parts = self._groups.text(-1 - group, common), self._prompts.text(i, count - common)
+        return self._prompts.joint.join(parts)
 
     def opened(self, prompt: bytes, tokens_asked: int) -> bytes:
         """The JSON of a request with this prompt (JSON of a text or messages), and an opening of its own."""

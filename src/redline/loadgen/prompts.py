@@ -32,34 +32,34 @@ class Prompts:
 
     Each prompt opens with eight pieces drawn for this request, so that a prefix cache never matches, and goes on with a
     slice of one long text of this seed, since choosing every word anew would cost more than all else of a request.
-    Prompts of fewer than about five pieces can be alike.
+    Prompts of fewer than about five pieces can be alike. Of one i, a shorter text is how a longer one begins.
     """
 
     def __init__(self, seed: int, ids: tuple[int, int] | None = None) -> None:
         self._seed = seed
         self._ids = ids
-        self._joint = "," if ids else " "
+        self.joint = "," if ids else " "
         rng = np.random.default_rng([0xB0, abs(seed)])
         picks = rng.integers(ids[0], ids[1], _POOL) if ids else rng.integers(0, len(_WORDS), _POOL)
         pieces = [str(pick) for pick in picks] if ids else [_WORDS[pick] for pick in picks]
-        self._text = self._joint.join(pieces) + self._joint
+        self._text = self.joint.join(pieces) + self.joint
         self._starts = np.concatenate([[0], np.cumsum([len(piece) + 1 for piece in pieces])]).tolist()
 
     def text(self, i: int, pieces: int) -> str:
         """`pieces` words, or token ids with commas between."""
         digest = blake2b(b"%d:%d" % (self._seed, i), digest_size=24).digest()
         head = self._head(digest)[:pieces]
-        parts = [self._joint.join(head)]
+        parts = [self.joint.join(head)]
         left, start = pieces - len(head), int.from_bytes(digest[16:20]) % _POOL
         while left > 0:
             end = min(start + left, _POOL)
             parts.append(self._text[self._starts[start] : self._starts[end] - 1])
             left, start = left - (end - start), 0
-        return self._joint.join(parts)
+        return self.joint.join(parts)
 
     def opening(self, i: int) -> str:
         """Words that belong to request `i` alone."""
-        return self._joint.join(self._head(blake2b(b"%d:%d" % (self._seed, i), digest_size=24).digest()))
+        return self.joint.join(self._head(blake2b(b"%d:%d" % (self._seed, i), digest_size=24).digest()))
 
     def _head(self, digest: bytes) -> list[str]:
         if self._ids is None:

@@ -7,7 +7,9 @@ request and per token of KV cache read. Without room in the KV cache the younges
 A decoding request gets a token at the end of *every* step until its last. So a request needs two numbers only, the
 steps of its first and last token, and steps in which nobody comes or goes cost one addition each.
 
-Not modelled: blocks of KV cache (it is counted in tokens), prefix caching, speculative decoding.
+With a prefix cache, tokens at the start of a prompt that were computed before need no computing.
+
+Not modelled: blocks of KV cache (it is counted in tokens, also where prompts share some), speculative decoding.
 """
 
 from __future__ import annotations
@@ -20,6 +22,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
+from redline.simulate.cache import PrefixCache
 from redline.simulate.profiles import Profile
 
 
@@ -36,6 +39,8 @@ class Request:
     last_step: int = -1  # the step that gives the last token, when it stays
     stays: list[tuple[int, int]] = field(default_factory=list)  # (first, last) step of each stay that preemption ended
     gone: bool = False  # finished or aborted
+    blocks: tuple[int, ...] = ()  # of its prompt, for a prefix cache
+    cached: int | None = None  # tokens that were found there; None: there is no cache
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,6 +70,7 @@ class Engine:
             profile.kv_tokens,
         )
         self._varies = profile.drift_per_s != 0 or (profile.cold_factor != 0 and profile.cold_s > 0)
+        self.cache = PrefixCache(profile.prefix_cache_tokens) if profile.prefix_cache_tokens else None
         self.steps = 0
         self.waiting: deque[Request] = deque()
         self.running: dict[int, Request] = {}  # in order of admission; at most the last one is still in prefill
@@ -162,11 +168,15 @@ class Engine:
             budget = self._compute(self._partial, budget, begun)
         while budget > 0 and waiting and len(running) < self._slots:
             request = waiting[0]
-            if self.kv_used + count + request.to_prefill > self._kv_tokens:
+            held = request.to_prefill
+            if self.kv_used + count + held > self._kv_tokens:
                 break
             waiting.popleft()
             running[request.number] = request
-            self.kv_used += request.to_prefill
+            self.kv_used += held
+            if self.cache is not None:
+                request.cached = self.cache.look_up(request.blocks, held)
+                request.to_prefill -= request.cached
             budget = self._compute(request, budget, begun)
         computed = room - budget
         duration_s = (self._factor() if self._varies else self._run_factor) * (
@@ -180,6 +190,8 @@ class Engine:
         self.kv_used += count
         self._context += count
         for request in begun:
+            if self.cache is not None:
+                self.cache.keep(request.blocks)
             request.first_step = self.steps
             request.last_step = self.steps + request.output - request.emitted - 1
             self._admissions += 1

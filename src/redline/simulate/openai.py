@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal, TypeAlias
 
+from redline.simulate.cache import blocks_of
+from redline.simulate.engine import Engine
 from redline.simulate.profiles import Profile
 
 Api: TypeAlias = Literal["chat", "completions"]
@@ -35,6 +37,7 @@ class Ask:
 
     api: Api
     prompt: int  # tokens
+    blocks: tuple[int, ...]  # of the prompt, where there is a prefix cache
     limit: int  # no more tokens than this
     least: int  # no fewer, when it may stop by itself
     ignore_eos: bool
@@ -53,7 +56,8 @@ def parse(api: Api, body: bytes, profile: Profile) -> Ask:
     model = given.get("model") or profile.model
     if model != profile.model:
         raise ApiError(404, f"The model `{model}` does not exist.", "model")
-    prompt = _messages(given.get("messages")) if api == "chat" else _prompt(given.get("prompt"))
+    pieces = _messages(given.get("messages")) if api == "chat" else _prompt(given.get("prompt"))
+    prompt = max(len(pieces), 1)
     if _integer(given, "n", 1, 1) != 1:
         raise ApiError(400, "this server gives one choice per request: n must be 1", "n")
     context = min(profile.max_model_len, profile.kv_tokens)
@@ -84,6 +88,7 @@ def parse(api: Api, body: bytes, profile: Profile) -> Ask:
     return Ask(
         api=api,
         prompt=prompt,
+        blocks=blocks_of(pieces) if profile.prefix_cache_tokens else (),
         limit=limit,
         least=least,
         ignore_eos=_flag(given, "ignore_eos"),
@@ -92,11 +97,11 @@ def parse(api: Api, body: bytes, profile: Profile) -> Ask:
     )
 
 
-def _messages(messages: object) -> int:
+def _messages(messages: object) -> Sequence[object]:
     """Tokens of a chat: its words."""
     if not isinstance(messages, list) or not messages:
         raise ApiError(400, "messages must be a list of at least one message", "messages")
-    words = 0
+    words: list[str] = []
     for message in messages:
         if not isinstance(message, dict) or not isinstance(message.get("role"), str):
             raise ApiError(400, "each message must be an object with a role", "messages")
@@ -106,18 +111,18 @@ def _messages(messages: object) -> int:
             text = part.get("text", "") if isinstance(part, dict) else part
             if text is not None and not isinstance(text, str):
                 raise ApiError(400, "the content of a message must be text, or a list of text parts", "messages")
-            words += len((text or "").split())
-    return max(words, 1)
+            words += (text or "").split()
+    return words
 
 
-def _prompt(prompt: object) -> int:
+def _prompt(prompt: object) -> Sequence[object]:
     """Tokens of a prompt: its words, or the ids it consists of."""
     if isinstance(prompt, list) and len(prompt) == 1 and isinstance(prompt[0], str | list):
         prompt = prompt[0]
     if isinstance(prompt, str):
-        return max(len(prompt.split()), 1)
+        return prompt.split()
     if isinstance(prompt, list) and prompt and all(type(token) is int and token >= 0 for token in prompt):
-        return len(prompt)
+        return prompt
     if isinstance(prompt, list) and len(prompt) > 1 and all(isinstance(each, str | list) for each in prompt):
         raise ApiError(400, "this server takes one prompt per request", "prompt")
     raise ApiError(400, "prompt must be text, a list of token ids, or a list with one of these", "prompt")
@@ -175,8 +180,8 @@ def last_event(stamp: Stamp, api: Api, reason: str) -> bytes:
     return _event(stamp, api, {**_content(api), "finish_reason": reason, "stop_reason": None})
 
 
-def usage_event(stamp: Stamp, api: Api, prompt: int, output: int) -> bytes:
-    usage = {**_shell(stamp, api, stream=True), "choices": [], "usage": _usage(prompt, output)}
+def usage_event(stamp: Stamp, ask: Ask, output: int, cached: int | None) -> bytes:
+    usage = {**_shell(stamp, ask.api, stream=True), "choices": [], "usage": _usage(ask.prompt, output, cached)}
     return b"data: " + _json(usage) + b"\n\n"
 
 
@@ -187,12 +192,14 @@ def error_event(message: str) -> bytes:
 DONE = b"data: [DONE]\n\n"
 
 
-def whole(stamp: Stamp, ask: Ask, output: int, reason: str) -> bytes:
+def whole(stamp: Stamp, ask: Ask, output: int, reason: str, cached: int | None) -> bytes:
     """The answer to a request that does not stream."""
     text = (WORD * output).lstrip()
     content = {"message": {"role": "assistant", "content": text}} if ask.api == "chat" else {"text": text}
     choice = {"index": 0, **content, "logprobs": None, "finish_reason": reason}
-    return _json({**_shell(stamp, ask.api, stream=False), "choices": [choice], "usage": _usage(ask.prompt, output)})
+    return _json(
+        {**_shell(stamp, ask.api, stream=False), "choices": [choice], "usage": _usage(ask.prompt, output, cached)}
+    )
 
 
 def models(profile: Profile, created: int) -> bytes:
@@ -207,16 +214,22 @@ def models(profile: Profile, created: int) -> bytes:
     return _json({"object": "list", "data": [card]})
 
 
-def metrics(model: str, running: int, waiting: int, kv_share: float) -> bytes:
-    """Gauges under vLLM's names, in Prometheus's text format."""
-    gauges = [
-        ("vllm:num_requests_running", "Number of requests in the batch.", running),
-        ("vllm:num_requests_waiting", "Number of requests that wait for a slot.", waiting),
-        ("vllm:kv_cache_usage_perc", "Share of the KV cache in use.", round(kv_share, 6)),
+def metrics(model: str, engine: Engine) -> bytes:
+    """Gauges and counters under vLLM's names, in Prometheus's text format."""
+    held = round(engine.kv_used / engine.profile.kv_tokens, 6)
+    told: list[tuple[str, str, str, float]] = [
+        ("num_requests_running", "gauge", "Number of requests in the batch.", len(engine.running)),
+        ("num_requests_waiting", "gauge", "Number of requests that wait for a slot.", len(engine.waiting)),
+        ("kv_cache_usage_perc", "gauge", "Share of the KV cache in use.", held),
     ]
+    if (cache := engine.cache) is not None:
+        told += [
+            ("prefix_cache_queries_total", "counter", "Tokens of prompts that were looked up.", cache.asked),
+            ("prefix_cache_hits_total", "counter", "Tokens that were found.", cache.found),
+        ]
     lines = [
-        f'# HELP {name} {text}\n# TYPE {name} gauge\n{name}{{model_name="{model}"}} {float(value)}'
-        for name, text, value in gauges
+        f'# HELP vllm:{name} {text}\n# TYPE vllm:{name} {kind}\nvllm:{name}{{model_name="{model}"}} {float(value)}'
+        for name, kind, text, value in told
     ]
     return ("\n".join(lines) + "\n").encode()
 
@@ -235,8 +248,10 @@ def _event(stamp: Stamp, api: Api, choice: Mapping[str, object]) -> bytes:
     return b"data: " + _json({**shell, "choices": [{"index": 0, **choice, "logprobs": None}]}) + b"\n\n"
 
 
-def _usage(prompt: int, output: int) -> dict[str, int]:
-    return {"prompt_tokens": prompt, "total_tokens": prompt + output, "completion_tokens": output}
+def _usage(prompt: int, output: int, cached: int | None) -> dict[str, object]:
+    """`cached` is None where there is no prefix cache."""
+    counts = {"prompt_tokens": prompt, "total_tokens": prompt + output, "completion_tokens": output}
+    return dict(counts) if cached is None else {**counts, "prompt_tokens_details": {"cached_tokens": cached}}
 
 
 def _json(value: object) -> bytes:

@@ -51,6 +51,7 @@ class Profile:
     drift_per_s: float = 0.0  # share by which steps get longer, per second since the start
     cold_factor: float = 0.0  # share by which steps are longer at the start, fading with cold_s
     cold_s: float = 0.0
+    prefix_cache_tokens: int = 0  # of prompts, kept for others that begin alike; 0: no prefix cache
     answer_tokens: float = 64.0  # mean length of an answer that stops by itself, where the client lets it (HTTP only)
     seed: int = 0  # of an HTTP server; a virtual trial brings its own
     faults: Faults = field(default_factory=Faults)

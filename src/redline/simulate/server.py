@@ -85,9 +85,11 @@ class _Service:
             case "/version":
                 return b'{"version":"redline-sim-%b"}' % version("redline").encode()
             case "/metrics":
-                engine = self.clock.engine
-                held = engine.kv_used / self.profile.kv_tokens
-                return openai.metrics(self.profile.model, len(engine.running), len(engine.waiting), held)
+                return openai.metrics(self.profile.model, self.clock.engine)
+            case "/reset_prefix_cache":
+                if (cache := self.clock.engine.cache) is not None:
+                    cache.reset()
+                return b""
             case _:
                 return b""
 
@@ -110,7 +112,7 @@ class _Service:
             broken = "error"
         elif faults.drop_every and number % faults.drop_every == 0:
             broken = "drop"
-        request = Request(number, ask.prompt, max(output // 2, 1) if broken else output)
+        request = Request(number, ask.prompt, max(output // 2, 1) if broken else output, blocks=ask.blocks)
         prefix = "chatcmpl" if ask.api == "chat" else "cmpl"
         stamp = Stamp(id=f"{prefix}-{number:08x}", created=int(time.time()), model=self.profile.model)
         answer = _Answer(ask, request, stamp, connection, broken)
@@ -149,7 +151,7 @@ class _Answer:
             self._connection.write(before + (self._stream_end() if last else self._chunk))
         if last:
             if not self._ask.stream and not self._broken:
-                body = openai.whole(self._stamp, self._ask, self._tokens, self._reason)
+                body = openai.whole(self._stamp, self._ask, self._tokens, self._reason, self.request.cached)
                 self._connection.write(http.answer(200, body))
             elif not self._ask.stream and self._broken == "error":
                 self._connection.write(http.answer(500, openai.error_body(500, "simulated error")))
@@ -173,7 +175,7 @@ class _Answer:
             )
         events = http.chunk(openai.last_event(self._stamp, api, self._reason))
         if self._ask.include_usage:
-            events += http.chunk(openai.usage_event(self._stamp, api, self._ask.prompt, self._tokens))
+            events += http.chunk(openai.usage_event(self._stamp, self._ask, self._tokens, self.request.cached))
         return events + http.chunk(openai.DONE) + http.LAST_CHUNK
 
 

@@ -13,12 +13,15 @@ from numpy.typing import NDArray
 
 from redline import lengths
 from redline.model import ClientEvidence, Failed, Measured, Outcome, Probe, Stop, Watch, Workload
+from redline.prefixes import group_of, shared
 from redline.records import Floats, Ints, Records, Status
+from redline.simulate.cache import BLOCK
 from redline.simulate.engine import Engine, Request
 from redline.simulate.profiles import Profile
 from redline.users import Turn, Users
 
 _CHUNK = 1024
+_FAR = 1 << 24  # blocks of one prompt at most
 _LOOK_AGAIN = 0.03  # after so much of the time so far, or a second: else a long trial costs the square of its length
 _TURNAROUND_S = 0.001  # until a user is back: as over a real network, the step that begins meanwhile is missed
 
@@ -85,6 +88,7 @@ class Run:
         self._places = workload.max_in_flight or math.inf
         self._held: deque[Request] = deque()  # due, and waiting for a place
         self._engine = Engine(profile, seed, age_s=age_s)
+        self._prefix, self._seed = workload.prefix, seed
         self._lengths = _lengths(workload, seed)
         self._users = Users(workload, probe.by, probe.load, seed, probe.spread_s)
         self._turns: dict[int, Turn] = {}  # of the users who will be back
@@ -234,6 +238,8 @@ class Run:
         sent, faults = number + 1, self._faults
         broken = faults.error_every and sent % faults.error_every == 0
         request = Request(number, prompt, max(asked // 2, 1) if broken else asked)
+        if self._engine.cache is not None:
+            request.blocks = self._blocks(number, prompt)
         self._requests.append(request)
         self._columns.add(due_s, prompt, asked)
         if self._places < math.inf:
@@ -264,6 +270,13 @@ class Run:
             self.crashed = f"simulated crash with {self._in_flight} requests in flight"
         if self.crashed or (sent - self._early >= self._limit and not self._drain):
             self._over_s = at_s
+
+    def _blocks(self, number: int, prompt: int) -> tuple[int, ...]:
+        """Blocks of the prompt: those that its group has in common, and its own."""
+        prefix, whole = self._prefix, prompt // BLOCK
+        common = 0 if prefix is None else shared(prefix, prompt) // BLOCK
+        group = 0 if prefix is None else group_of(prefix, self._seed, number)
+        return tuple((-1 - group) * _FAR + n if n < common else number * _FAR + n for n in range(whole))
 
     def _ended(self, request: Request, status: Status, at_s: float) -> None:
         faults, columns, number = self._faults, self._columns, request.number
