@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from redline.experiment.presets import PRESETS
+from redline.experiment.presets import PRESETS, PUBLISHED
 from redline.experiment.workloads import check_command, parse_workload, workload_of
 from redline.model import CommandWorkload, Lengths, ThinkTime, UsageError, Workload
 from redline.units import nearest, parse_count, parse_duration, parse_load, parse_loads, parse_share, parse_whole
@@ -107,6 +107,14 @@ def test_a_preset_is_its_own_name(name):
     assert PRESETS[name] == parse_workload(name)
     assert PRESETS[name].prompt.low <= PRESETS[name].prompt.mean <= PRESETS[name].prompt.high
     assert PRESETS[name].output.low <= PRESETS[name].output.mean <= PRESETS[name].output.high
+
+
+@pytest.mark.parametrize("source", PUBLISHED, ids=lambda source: source.name)
+def test_what_presets_are_compared_with_is_of_their_use_and_says_where_it_is_from(source):
+    assert source.preset in PRESETS
+    assert source.url.startswith("https://github.com/")
+    assert source.prompt.low < source.prompt.mean < source.prompt.high
+    assert source.output.low < source.output.mean < source.output.high
 
 
 def test_random_lengths_and_more_are_read_from_one_text():
