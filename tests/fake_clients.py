@@ -1,4 +1,4 @@
-"""Stand-ins for `guidellm` and `aiperf`: small clients that take the examples' options and write what is read."""
+"""Stand-ins for `guidellm`, `aiperf` and `inference-perf`: they take what the examples say, and write what is read."""
 
 import argparse
 import json
@@ -13,7 +13,7 @@ SCRIPT = Path(__file__)
 
 
 def install(folder: Path) -> None:
-    for name in ("guidellm", "aiperf"):
+    for name in ("guidellm", "aiperf", "inference-perf"):
         fakes.install(folder, name, SCRIPT, name)
 
 
@@ -102,6 +102,36 @@ def _aiperfs(result: Mapping[str, object]) -> dict[str, object]:
     return {"metadata": {"request_start_ns": 1e9 * sent, "benchmark_phase": "profiling"}, "metrics": metrics}
 
 
+def inference_perf(argv: list[str]) -> None:
+    options = argparse.ArgumentParser()
+    options.add_argument("--config_file", type=Path)
+    said = json.loads(options.parse_args(argv).config_file.read_text())  # JSON is YAML
+    (stage,) = said["load"]["stages"]
+    given = argparse.Namespace(
+        base_url=said["server"]["base_url"],
+        model=said["server"]["model_name"],
+        num_prompts=int(stage["rate"] * stage["duration"]),
+        request_rate=stage["rate"],
+        seed=said["load"]["base_seed"],
+        random_input_len=said["data"]["input_distribution"]["mean"],
+        random_output_len=said["data"]["output_distribution"]["mean"],
+    )
+    results, _ = fake_vllm.driven(given)
+    folder = Path(said["storage"]["local_storage"]["path"])
+    folder.mkdir()
+    totals = {"load_summary": {"requested_rate": stage["rate"]}}
+    (folder / "stage_0_lifecycle_metrics.json").write_text(json.dumps(totals))
+    assert said["report"]["request_lifecycle"]["per_request"]
+    rows = [_inference_perfs(result) for result in results]
+    (folder / "per_request_lifecycle_metrics.json").write_text(json.dumps(rows))
+
+
+def _inference_perfs(result: Mapping[str, object]) -> dict[str, object]:
+    sent, first, last = times(result)
+    response = {"output_token_times": [first, last], "server_usage": {"completion_tokens": result["output_lens"]}}
+    return {"start_time": sent, "end_time": last, "error": None, "info": {"response_metrics": response}}
+
+
 def times(result: Mapping[str, object]) -> tuple[float, float, float]:
     """Of the send, the first and the last token."""
     sent, ttft, itls = result["start_times"], result["ttfts"], result["itls"]
@@ -112,4 +142,5 @@ def times(result: Mapping[str, object]) -> tuple[float, float, float]:
 
 
 if __name__ == "__main__":
-    {"guidellm": guidellm, "aiperf": aiperf}[sys.argv[1]](sys.argv[2:])
+    clients = {"guidellm": guidellm, "aiperf": aiperf, "inference-perf": inference_perf}
+    clients[sys.argv[1]](sys.argv[2:])
