@@ -160,6 +160,12 @@ def test_a_file_that_vllm_appended_to_holds_several_runs(tmp_path: Path) -> None
     assert 40 == read("vllm", appended(tmp_path, texts[0])).completed
 
 
+def test_a_file_that_vllm_itself_appended_to_is_read() -> None:
+    runs = read_runs("vllm", DATA / "appended.jsonl")
+
+    assert [(12, 8.0), (12, 16.0)] == [(run.completed, run.asked_rate) for run in runs]
+
+
 @pytest.mark.parametrize(
     ("line", "said"),
     [

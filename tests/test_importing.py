@@ -18,7 +18,7 @@ VLLM = [DATA / "vllm" / "bench_rate4.json", DATA / "vllm" / "bench_rate16.json"]
 @pytest.mark.parametrize(
     ("client", "files"),
     [
-        ("vllm", sorted((DATA / "vllm").glob("*.json"))),
+        ("vllm", sorted((DATA / "vllm").iterdir())),
         ("sglang", sorted((DATA / "sglang").glob("*.jsonl"))),
         ("guidellm", sorted((DATA / "guidellm").glob("*.json"))),
         ("aiperf", [*(DATA / "aiperf").iterdir(), *(DATA / "aiperf").glob("*/*")]),

@@ -218,7 +218,7 @@ def listed_text(answer: Answer, *, several: bool = False) -> str:
     who = subject_text(answer, several)
     bounds = ", ".join(c.text for c in answer.criteria if not c.default) or "its SLA"
     if answer.capacity is None:
-        return f"{who} met {bounds} at none of the loads measured."
+        return f"{who} is not known to meet {bounds} at any of the loads measured."
     return f"{who} met {bounds} at up to {load_text(answer.capacity, answer.variable)} of the loads measured."
 
 
