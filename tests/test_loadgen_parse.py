@@ -85,6 +85,43 @@ def test_any_split_of_any_stream_gives_the_same(data):
     assert (OK, "", 3, 2, 11, 4, True, "stop", True, True) == seen(response)
 
 
+@settings(max_examples=300, deadline=None)
+@given(st.data())
+def test_chunks_of_one_event_are_read_alike_whole_several_at_a_time_and_cut(data):
+    parts = [
+        chunk(delta(role="assistant", content="")),
+        chunk(delta(content="a")),
+        chunk(delta(content="b") + delta(content="c")),
+        chunk(b"data: {half\n\n"[:-1]) + chunk(b"\n"),
+        chunk(b'data: {"choices": [{"index": 0,\ndata:  "delta": {"content": "two lines"}}]}\n\n'),
+        chunk(b'data: {"choices": [{"delta":\r\n'),
+        chunk(b": a comment\n\n"),
+        chunk(b"event: error\n") + chunk(delta(content="d")),
+        chunk(event({"error": {"message": "boom"}})),
+        chunk(usage(11, 4)),
+        b"+5\r\ndata: {",
+        chunk(delta("stop")),
+        chunk(DONE),
+    ]
+    drawn = data.draw(st.lists(st.sampled_from(parts), max_size=12))
+    wire = b"".join([HEAD, *drawn, b"0\r\n\r\n", b"more"])
+    ends = [len(HEAD), *(len(HEAD) + sum(map(len, drawn[:n])) for n in range(1, len(drawn) + 1))]
+    cuts = data.draw(st.sets(st.sampled_from(ends) | st.integers(1, len(wire) - 1)).map(sorted))
+
+    response = fed(*(wire[a:b] for a, b in pairwise([0, *cuts, len(wire)])), closed="")
+
+    assert seen(fed(wire, closed="")) == seen(response)
+
+
+def test_gaps_add_up_to_the_time_from_the_first_token_to_the_last():
+    response = Response()
+    for n in range(1_000):
+        response.feed((HEAD if n == 0 else b"") + chunk(delta(content="a")), 5_000 + 1_999 * n)
+
+    assert response.last_ns - response.first_ns == 1_999 * 999
+    assert sum(response.gaps_us) == 1_999 * 999 // 1_000
+
+
 @settings(max_examples=150, deadline=None)
 @given(st.lists(st.binary(max_size=60), max_size=5), st.booleans())
 def test_no_bytes_crash_it(pieces, in_stream):

@@ -11,11 +11,11 @@ from typing import Any
 import httptools
 import orjson
 
+from redline.loadgen.event import count_of, cut, has_content, no_stream, said, words_of
 from redline.records import Status
 
 _REJECTED = (429, 503)
 _BODY_LIMIT = 1_048_576  # of answers that are no stream: error texts, /v1/models
-_WORDS_LIMIT = 300  # characters of the server's own words that are kept
 _GAP_LIMIT_US = 2**31 - 1
 
 
@@ -23,6 +23,7 @@ class Response:
     """Fed with bytes until `ended`; then `outcome` says what it was."""
 
     __slots__ = (
+        "_between",
         "_body",
         "_complete",
         "_data",
@@ -30,10 +31,12 @@ class Response:
         "_events_seen",
         "_framed",
         "_held",
-        "_now_ns",
         "_parser",
+        "_quick",
         "_skip_newline",
         "_stream",
+        "_told_ns",
+        "arrived_ns",
         "broken",
         "code",
         "done",
@@ -64,8 +67,11 @@ class Response:
         self.first_ns = self.last_ns = self.last_choice_ns = 0
         self.gaps_us: array[int] = array("i")
         self.tokens_in = self.tokens_out = -1  # from usage
-        self._now_ns = 0
+        self.arrived_ns = 0  # the bytes that were fed last
+        self._told_ns = 0  # the first token plus all gaps: what rounding took from one goes to the next
         self._complete = self._stream = self._framed = self._skip_newline = False
+        self._between = False  # at the end of a chunk of HTTP
+        self._quick = False  # nothing of a chunk or of an event is held back
         self._held = b""  # an unfinished line
         self._data: bytes | None = None  # of the unfinished event
         self._event = b""
@@ -77,11 +83,16 @@ class Response:
 
     def feed(self, data: bytes | memoryview, now_ns: int) -> None:
         """Take the next bytes, which arrived at `now_ns`."""
+        self.arrived_ns = now_ns
+        if self._quick:
+            data = self._read_quickly(bytes(data))
+            if not data:
+                return
         parser = self._parser
         if parser is None:
             self.reusable = False  # bytes after the end belong to nothing that was asked
             return
-        self.received, self._now_ns = True, now_ns
+        self.received = True
         try:
             parser.feed_data(data)
         except httptools.HttpParserError as error:
@@ -91,12 +102,15 @@ class Response:
             self._end()
         if self._complete:
             self._end()
+        elif not self.ended:
+            held = self._held or self._skip_newline or self._data is not None or self._event
+            self._quick = self._stream and self._between and not held and data[-2:] == b"\r\n"
 
     def lost(self, why: str, now_ns: int) -> None:
         """The connection ended with `why`; an orderly close may have been the end of the message."""
         if self.ended:
             return
-        self._now_ns = now_ns
+        self.arrived_ns = now_ns
         closes_well = self.code and not self._framed and not why
         if self._stream:
             self._finish_stream()
@@ -116,15 +130,15 @@ class Response:
     def outcome(self, tokens_asked: int) -> tuple[Status, str]:
         """Its class, and the words for a failure. Only once it has ended."""
         if self.code in _REJECTED:
-            return Status.REJECTED, f"HTTP {self.code}: {self._words()}"
+            return Status.REJECTED, f"HTTP {self.code}: {words_of(self._body)}"
         if self.code >= 400:
-            return Status.FAILED, f"HTTP {self.code}: {self._words()}"
+            return Status.FAILED, f"HTTP {self.code}: {words_of(self._body)}"
         if self.broken:
             return Status.FAILED, self.broken
         if self.code >= 300:
             return Status.FAILED, f"HTTP {self.code}: redirected to {self.headers.get('location', 'nowhere')}"
         if not self._stream or not (self._events_seen or self._said_stream()):
-            return Status.FAILED, self._not_a_stream()
+            return Status.FAILED, no_stream(self.code, self.headers, self._body)
         if self.finish in ("error", "abort"):
             return Status.FAILED, f"finish_reason: {self.finish}"
         if not self.events and self.tokens_out <= 0 and tokens_asked > 0:
@@ -183,7 +197,36 @@ class Response:
         if self._complete:
             self.reusable = False
 
+    def on_chunk_header(self) -> None:
+        self._between = False
+
+    def on_chunk_complete(self) -> None:
+        self._between = True
+
     # ---- server-sent events ----
+
+    def _read_quickly(self, data: bytes) -> bytes:
+        """Take the chunks that hold one event each, as servers write them; what is left needs a closer look.
+
+        A chunk that is skipped whole leaves the parser where it was: between two chunks.
+        """
+        start, size = 0, len(data)
+        while start < size:
+            head = data.find(b"\r\n", start, start + 10)
+            if head < 0 or not data.startswith(b"data: {", head + 2):
+                break
+            try:
+                end = head + 2 + int(data[start:head], 16)
+                event = data[head + 8 : end - 2]
+                if data[end - 2 : end + 2] != b"\n\n\r\n" or b"\n" in event or b"\r" in event:
+                    break
+                found = orjson.loads(event)
+            except ValueError:
+                break
+            self._events_seen = True
+            self._hear(found)
+            start = end + 2
+        return data[start:]
 
     def _split(self, data: bytes) -> None:
         """Lines end with \\n, \\r\\n or \\r, and may be cut anywhere."""
@@ -231,29 +274,35 @@ class Response:
             event = None
         if not isinstance(event, dict):
             if self._event == b"error":
-                self._break(f"error event: {_cut(data.decode(errors='replace'))}")
+                self._break(f"error event: {cut(data.decode(errors='replace'))}")
             elif data.strip():
-                self._break(f"an event that is no JSON object: {_cut(data.decode(errors='replace'))}")
+                self._break(f"an event that is no JSON object: {cut(data.decode(errors='replace'))}")
             return
+        self._hear(event)
+
+    def _hear(self, event: dict[str, Any]) -> None:
         choices = event.get("choices")
         if isinstance(choices, list):
             for choice in choices:
                 if isinstance(choice, dict):
                     self._choose(choice)
         usage = event.get("usage")
-        if isinstance(usage, dict):
-            self.tokens_in = _count(usage, "prompt_tokens")
-            self.tokens_out = _count(usage, "completion_tokens")
+        if usage and isinstance(usage, dict):
+            self.tokens_in = count_of(usage, "prompt_tokens")
+            self.tokens_out = count_of(usage, "completion_tokens")
         if not choices and (event.get("error") or event.get("object") == "error" or self._event == b"error"):
-            self._break(f"error event: {_said(event)}")
+            self._break(f"error event: {said(event)}")
 
     def _choose(self, choice: dict[str, Any]) -> None:
-        now_ns = self.last_choice_ns = self._now_ns
-        if _has_content(choice):
+        now_ns = self.last_choice_ns = self.arrived_ns
+        delta = choice.get("delta")
+        if (delta.__class__ is dict and delta.get("content")) or has_content(choice):
             if self.events:
-                self.gaps_us.append(min((now_ns - self.last_ns) // 1_000, _GAP_LIMIT_US))
+                gap_us = min(max((now_ns - self._told_ns) // 1_000, 0), _GAP_LIMIT_US)
+                self.gaps_us.append(gap_us)
+                self._told_ns += 1_000 * gap_us
             else:
-                self.first_ns = now_ns
+                self.first_ns = self._told_ns = now_ns
             self.last_ns = now_ns
             self.events += 1
         finish = choice.get("finish_reason")
@@ -267,7 +316,7 @@ class Response:
             self.broken = why
 
     def _end(self) -> None:
-        self.ended = True
+        self.ended, self._quick = True, False
         self._parser = None  # it holds our bound methods: without this each response would be a cycle
 
     def _early(self) -> str:
@@ -278,64 +327,7 @@ class Response:
     def _said_stream(self) -> bool:
         return self.headers.get("content-type", "").startswith("text/event-stream")
 
-    def _words(self) -> str:
-        try:
-            answer = orjson.loads(self._body)
-        except orjson.JSONDecodeError:
-            answer = None
-        if isinstance(answer, dict):
-            return _said(answer)
-        return _cut(self._body.decode(errors="replace")) or "no words"
-
-    def _not_a_stream(self) -> str:
-        try:
-            answer = orjson.loads(self._body)
-        except orjson.JSONDecodeError:
-            answer = None
-        if isinstance(answer, dict) and answer.get("error"):
-            return f"HTTP {self.code}: {_said(answer)}"
-        if isinstance(answer, dict) and answer.get("choices"):
-            return "answered with one JSON document, not with a stream"
-        return f"answered with {self.headers.get('content-type', 'no content type')}, not with a stream"
-
 
 _KEPT = frozenset(
     (b"content-type", b"content-length", b"transfer-encoding", b"content-encoding", b"location", b"server")
 )
-
-
-def _has_content(choice: dict[str, Any]) -> bool:
-    """Text, content, reasoning or tool-call arguments; a role or an empty delta is none."""
-    delta = choice.get("delta")
-    if not isinstance(delta, dict):
-        return bool(choice.get("text"))
-    if delta.get("content") or delta.get("reasoning_content") or delta.get("reasoning"):
-        return True
-    calls = delta.get("tool_calls")
-    return isinstance(calls, list) and any(_arguments(call) for call in calls)
-
-
-def _arguments(call: Any) -> bool:
-    function = call.get("function") if isinstance(call, dict) else None
-    return isinstance(function, dict) and bool(function.get("arguments"))
-
-
-def _count(usage: dict[str, Any], name: str) -> int:
-    count = usage.get(name)
-    return count if isinstance(count, int) else -1
-
-
-def _said(answer: dict[str, Any]) -> str:
-    """The message in an error answer, wherever servers put it."""
-    for key in ("error", "message", "detail"):
-        value = answer.get(key)
-        if isinstance(value, dict) and value.get("message"):
-            return _cut(str(value["message"]))
-        if value:
-            return _cut(value if isinstance(value, str) else orjson.dumps(value).decode())
-    return _cut(orjson.dumps(answer).decode())
-
-
-def _cut(text: str) -> str:
-    text = " ".join(text.split())
-    return text if len(text) <= _WORDS_LIMIT else text[: _WORDS_LIMIT - 1] + "…"

@@ -4,7 +4,11 @@ from __future__ import annotations
 
 import struct
 import time
+from array import array
 from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
 
 SO_TIMESTAMPNS = 35  # the socket module does not name it; the same on every architecture Python runs on here
 ANCILLARY_SIZE = 64
@@ -26,6 +30,14 @@ class Histogram:
         else:
             shift = min(us.bit_length(), 40) - 6
             self.counts[(shift << 5) + min(us >> shift, 63)] += 1
+
+    def add_all(self, us: NDArray[np.int64]) -> None:
+        """Count many."""
+        us = np.maximum(us, 0)
+        shift = np.clip(np.frexp(us.astype(np.float64))[1], 6, 40) - 6
+        index = np.where(us < 64, us, (shift << 5) + np.minimum(us >> shift, 63))
+        found = np.bincount(index, minlength=len(self.counts))
+        self.counts = (np.array(self.counts) + found).tolist()
 
     def total(self) -> int:
         """Number of samples."""
@@ -57,17 +69,27 @@ class Stamps:
     """Turns the kernel's wall-clock stamps into monotonic time; keeps the delays of the reads of one trial."""
 
     def __init__(self) -> None:
-        self.read_delays = Histogram()
-        self.from_kernel = 0
+        self._delays = Histogram()
+        self._delays_ns = array("q")  # not counted yet
         self._offset_ns = 0
+        self.reset()
         self.measure_offset()
+
+    @property
+    def read_delays(self) -> Histogram:
+        """How long after the kernel's stamp bytes were read."""
+        if self._delays_ns:
+            self._delays.add_all(np.frombuffer(self._delays_ns, np.int64) // 1_000)
+            self._delays_ns = array("q")
+        return self._delays
 
     def reset(self) -> None:
         """Forget the delays: a new trial begins."""
-        self.read_delays, self.from_kernel = Histogram(), 0
+        self._delays, self._delays_ns, self.from_kernel = Histogram(), array("q"), False
 
     def measure_offset(self) -> None:
         """Compare both clocks anew: the wall clock drifts and is set. The narrowest of some tries counts."""
+        _ = self.read_delays  # counted now and then, so that few are kept
         best = 1 << 62
         for _ in range(_TRIES):
             before, wall, after = time.monotonic_ns(), time.time_ns(), time.monotonic_ns()
@@ -81,7 +103,7 @@ class Stamps:
             arrived_ns: int = seconds * 1_000_000_000 + nanoseconds - self._offset_ns
             delay_ns = now_ns - arrived_ns
             if -1_000_000 < delay_ns < _LONGEST_DELAY_NS:
-                self.read_delays.add(delay_ns // 1_000)
-                self.from_kernel += 1
+                self._delays_ns.append(delay_ns)
+                self.from_kernel = True
                 return arrived_ns if delay_ns > 0 else now_ns
         return now_ns
