@@ -22,10 +22,12 @@ from load_figures import PACE
 
 from redline.loadgen import open_session
 from redline.loadgen.conn import Exchange
+from redline.loadgen.loop import new_loop
 from redline.loadgen.parse import Response
 from redline.loadgen.payload import Payloads, Shape, target_of
 from redline.loadgen.pool import Pool, find_address
-from redline.loadgen.trial import Run, TrialSpec
+from redline.loadgen.spec import TrialSpec
+from redline.loadgen.trial import Run
 from redline.model import Endpoint, Lengths, Measured, Probe, Variable, Workload
 from redline.process.priority import wake_promptly
 
@@ -43,7 +45,8 @@ def main() -> None:
     max_s = tokens / PACE + 0.5 if streams else spread_s
     if "--stamps" in sys.argv:
         spec = TrialSpec(by=by, load=load, seed=1, spread_s=spread_s, max_s=max_s, max_requests=None)
-        found = asyncio.run(_compare(url, workload, spec))
+        with asyncio.Runner(loop_factory=new_loop) as runner:
+            found = runner.run(_compare(url, workload, spec))
     else:
         found = _measure(url, workload, Probe(by=by, load=load, kind="main", spread_s=spread_s, max_s=max_s))
     print(json.dumps(found))
@@ -113,7 +116,8 @@ async def _compare(url: str, workload: Workload, spec: TrialSpec) -> dict[str, A
     gc.collect()
     gc.freeze()
     gc.disable()
-    await run.start()
+    await run.prepare()
+    run.begin(time.monotonic_ns() + 1_000_000)
     offset_ns = _offset_ns()
     await ended
     chunks, errors = [], []

@@ -32,8 +32,8 @@ def compiled(source: Path, folder: Path) -> Path:
 class Mock:
     """The mock server that runs."""
 
-    def __init__(self, port: int) -> None:
-        self.port = port
+    def __init__(self, port: int, pid: int = 0) -> None:
+        self.port, self.pid = port, pid
 
     def get(self, path: str) -> bytes:
         """What it says."""
@@ -57,7 +57,7 @@ def mock_server(program: Path, tokens_per_s: float, first_ms: float) -> Iterator
     with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
         assert process.stdout is not None  # a pipe
         try:
-            yield Mock(int(process.stdout.readline()))
+            yield Mock(int(process.stdout.readline()), process.pid)
         finally:
             process.kill()
 

@@ -8,8 +8,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from redline.loadgen.beat import BEHIND_MS
 from redline.loadgen.collect import Collector
-from redline.loadgen.evidence import evidence_of, offered
+from redline.loadgen.evidence import evidence_of, offered, summed
 from redline.loadgen.flights import COLUMNS
 from redline.loadgen.stamps import Histogram, Stamps
 from redline.loadgen.wire import Decoder, encode
@@ -67,6 +68,24 @@ def test_records_are_in_order_and_complete_whenever_requests_end(order, ticks, r
         assert np.cumsum([0, *map(len, expected)]).tolist() == records.gap_offsets.tolist()
 
 
+@settings(max_examples=60, deadline=None)
+@given(st.data())
+def test_records_of_several_workers_never_change_what_was_seen(data):
+    collector, told = Collector(3), [0, 0, 0]
+    seen = []
+    for _ in range(data.draw(st.integers(1, 8))):
+        worker = data.draw(st.integers(0, 2))
+        until = told[worker] + data.draw(st.integers(0, 6))
+        mine = [(i, [], Status.OK) for i in range(told[worker], until) if i % 3 == worker]
+        told[worker] = until
+        collector.add(rows(mine, "done"), float(until), worker)
+        seen.append(collector.records(0.0).scheduled_s.tolist())
+
+    assert seen[-1] == list(range(min(told)))
+    for earlier in seen:
+        assert earlier == seen[-1][: len(earlier)]
+
+
 def test_no_reports_are_no_requests():
     records = Collector().records(1.0)
 
@@ -107,7 +126,7 @@ def evidence(late_us=(), delays_us=(), gaps_us=(), **more) -> ClientEvidence:
         late.add(us)
     for us in delays_us:
         delays.add(us)
-    facts = {"late": late.counts, "read_delays": delays.counts, "kernel_stamps": True, "cpu_share": 0.1}
+    facts = {"late": late.counts, "read_delays": delays.counts, "kernel_stamps": True, "cpu_shares": [0.1]}
     facts |= {
         "due": 100,
         "sent": 100,
@@ -115,6 +134,9 @@ def evidence(late_us=(), delays_us=(), gaps_us=(), **more) -> ClientEvidence:
         "involuntary_switches": 3,
         "without_usage": 0,
         "errors": {"x": 1},
+        "behind_s": [0.0] * len(BEHIND_MS),
+        "idle_s": 0.0,
+        "wall_s": 10.0,
     }
     none = np.zeros(0)
     records = Records(
@@ -133,6 +155,37 @@ def test_reads_later_than_half_a_gap_are_merged():
     assert client.merged_reads == pytest.approx(0.05)
     assert client.read_delay_p99_s == pytest.approx(0.009, rel=0.04)
     assert evidence(delays_us=[9_000]).merged_reads == 0.0
+
+
+def test_while_tokens_keep_coming_only_the_time_held_up_tells_of_merged_reads():
+    client = evidence(delays_us=[10] * 100, gaps_us=[20_000] * 9, behind_s=[0.5, 0.3, 0.1, *[0.0] * 7])
+
+    assert client.behind == {"5": 0.05, "10": 0.03, "20": 0.01, "50": 0.0}
+    assert client.merged_reads == pytest.approx(0.03)
+    assert evidence(delays_us=[10] * 100, gaps_us=[200_000] * 9, behind_s=[0.5, *[0.0] * 9]).merged_reads == 0.0
+
+
+def test_evidence_of_several_workers_is_added_up_and_the_busiest_is_kept():
+    late, none = Histogram(), Histogram()
+    late.add(700)
+    facts = {"due": 5, "sent": 5, "held_back": 0, "idle_s": 1.0, "wall_s": 2.0, "involuntary_switches": 1}
+    facts |= {
+        "without_usage": 0,
+        "taken": 5,
+        "reason": "budget",
+        "behind_s": [0.2] + [0.0] * 9,
+        "kernel_stamps": True,
+        "read_delays": none.counts,
+    }
+    one = {**facts, "late": late.counts, "cpu_share": 0.2, "errors": {"x": 1}}
+    other = {**facts, "late": none.counts, "cpu_share": 0.6, "errors": {"x": 2, "y": 1}}
+
+    both = summed([one, other])
+
+    assert (both["due"], both["sent"], both["errors"]) == (10, 10, {"x": 3, "y": 1})
+    assert both["cpu_shares"] == [0.2, 0.6]
+    assert Histogram(both["late"]).total() == 1
+    assert both["behind_s"][0] / both["wall_s"] == pytest.approx(0.1)
 
 
 def test_lateness_is_told_by_quantiles():

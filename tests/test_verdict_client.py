@@ -81,6 +81,14 @@ def test_one_late_send_in_a_short_look_is_forgiven() -> None:
     assert usable(trial(requests(20, 1), late_p99_s=0.03), P99)[0]
 
 
+def test_a_wait_for_a_place_is_no_late_send() -> None:
+    held = requests(1000, 600, late_s=0.3)
+    object.__setattr__(held, "held_s", held.sent_s - held.scheduled_s)
+
+    assert usable(trial(held, late_p99_s=0.0), P90)[0]
+    assert not usable(trial(requests(1000, 600, late_s=0.3), late_p99_s=0.0), P90)[0]
+
+
 def test_lateness_does_not_matter_to_times_between_tokens() -> None:
     assert usable(trial(requests(1000, 500), late_p99_s=0.5), TPOT)[0]
 
@@ -119,6 +127,54 @@ def test_an_error_of_one_read_is_spread_over_the_tokens_of_a_request() -> None:
 def test_late_reads_count_where_the_kernel_does_not_stamp() -> None:
     assert usable(trial(requests(100), kernel_stamps=True, read_delay_p99_s=0.03), P90)[0]
     assert not usable(trial(requests(100), kernel_stamps=False, read_delay_p99_s=0.03), P90)[0]
+
+
+@pytest.mark.parametrize(
+    ("words", "cure"), [("too many open files", "ulimit -n"), ("cannot assign requested address", "port_range")]
+)
+def test_what_could_not_be_sent_is_no_failure_of_the_server(words: str, cure: str) -> None:
+    good, why = usable(trial(requests(1000), errors={"HTTP 500: x": 3, f"not sent: {words}": 1}), P90)
+
+    assert not good
+    assert words in why
+    assert cure in why
+    assert usable(trial(requests(1000), errors={"HTTP 500: x": 3}), P90)[0]
+
+
+def test_a_mean_that_late_sends_moved_is_no_mean_of_the_server() -> None:
+    mean = parse_sla("mean_ttft_ms<=200")
+
+    assert usable(trial(requests(1000, 200, late_s=0.04), late_p99_s=0.0), mean)[0]
+    good, why = usable(trial(requests(1000, 500, late_s=0.04), late_p99_s=0.0), mean)
+    assert not good
+    assert "20.1 ms late on average" in why
+
+
+@pytest.mark.parametrize(("share", "good"), [(0.02, True), (0.04, False)])
+def test_a_client_that_kept_users_waiting_offered_another_load(share: float, good: bool) -> None:
+    assert usable(trial(requests(100), idle_share=share), TPOT)[0] is good
+    assert usable(trial(requests(100), "scout", idle_share=share), TPOT)[0]
+
+
+BEHIND = {"5": 0.2, "10": 0.1, "20": 0.03, "50": 0.0}
+
+
+def test_being_held_up_counts_where_it_lasts_longer_than_the_gaps_between_tokens() -> None:
+    slow, quick = requests(100), requests(100)
+    for found, gap_us in ((slow, 60_000), (quick, 9_000)):
+        object.__setattr__(found, "gaps_us", np.full(500, gap_us, np.int32))
+
+    assert usable(trial(slow, behind=BEHIND), P99)[0]
+    good, why = usable(trial(quick, behind=BEHIND), P99)
+    assert not good
+    assert "held up by more than 20 ms for 3.0% of the time (at most 1.0%)" in why
+    assert usable(trial(quick, behind=BEHIND), P90)[0]
+    assert usable(trial(quick, behind=BEHIND), parse_sla("p99_e2el_ms<=400"))[0]
+
+
+def test_without_stamps_of_the_kernel_being_held_up_counts_for_all_latencies() -> None:
+    assert not usable(trial(requests(100), behind=BEHIND, kernel_stamps=False), parse_sla("p99_e2el_ms<=200"))[0]
+    assert usable(trial(requests(100), behind={"5": 0.2, "10": 0.0}, kernel_stamps=False), P99)[0]
 
 
 def test_a_client_that_was_always_busy_cannot_judge_anyone() -> None:

@@ -205,7 +205,7 @@ def carry_out(prepared: Prepared, emit: Emit | None = None) -> Result:
             if known:
                 tell(Noted(text=f"continuing with {known} trial{'s' * (known > 1)} from {prepared.directory}"))
             keeper = TrialKeeper(store=store, tell=tell)
-            lab = local_lab(keeper.for_lab(), experiment.goal.seed)
+            lab = local_lab(keeper.for_lab(), experiment.goal.seed, experiment.goal.load_workers)
             lab = replace(
                 lab, open_session=_going_on(sent_before(lab.open_session, history), lambda: bool(known or keeper.kept))
             )

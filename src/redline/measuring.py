@@ -159,7 +159,7 @@ def measure(plan: Plan, emit: Emit) -> list[Row]:
         began = time.monotonic()
         subject = stack.enter_context(attach(config))
         emit(ServerReady(server=config, endpoint=subject.endpoint, took_s=time.monotonic() - began))
-        session = stack.enter_context(open_session(subject.endpoint, plan.workload))
+        session = stack.enter_context(open_session(subject.endpoint, plan.workload, load_workers=goal.load_workers))
         for number, load in enumerate(goal.loads, 1):
             emit(Noted(text=plan.in_words(load)))
             by_hand = _ByHand(number=number, seed=seeds(goal.seed)(number))

@@ -145,6 +145,7 @@ class Goal:
     sustain_s: float | None = None
     loads: tuple[float, ...] = ()  # measure this list instead of searching
     seed: int | None = None  # fixes the seeds of all trials, for tests; None draws them anew
+    load_workers: int | None = None  # processes of the load generator; None: as many as are needed
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -231,7 +232,12 @@ class ClientEvidence:
     read_delay_p99_s: float = 0.0  # reading after the kernel's receive stamp, or the loop's lag where there is none
     merged_reads: float = 0.0  # share of reads delayed by more than half the median inter-token gap
     kernel_stamps: bool = False
+    behind: Mapping[str, float] = field(
+        default_factory=dict
+    )  # ms -> share of the time in which it was held up for more
+    idle_share: float = 0.0  # closed loop: of the users' time, between the end of an answer and the next request
     cpu_share: float = 0.0  # own CPU time / wall time of the busiest worker
+    cpu_shares: tuple[float, ...] = ()  # of each
     involuntary_switches: int = 0
     tokens_from_usage: bool = True
     errors: Mapping[str, int] = field(default_factory=dict)  # text of a failure -> how often

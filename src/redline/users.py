@@ -6,7 +6,7 @@ import heapq
 import math
 from collections.abc import Iterable, Iterator
 from functools import lru_cache
-from itertools import chain
+from itertools import chain, islice
 from typing import NamedTuple
 
 import numpy as np
@@ -36,7 +36,16 @@ class Users:
 
     __slots__ = ("_arrivals", "_back", "_come", "_next_s", "_returning", "_seed", "_think", "due_s")
 
-    def __init__(self, workload: Workload, by: Variable, load: float, seed: int, spread_s: float = 0.0) -> None:
+    def __init__(
+        self,
+        workload: Workload,
+        by: Variable,
+        load: float,
+        seed: int,
+        spread_s: float = 0.0,
+        turns: tuple[int, int] = (0, 1),  # of several processes: which one this is, of how many
+    ) -> None:
+        first, step = turns
         self._seed, self._think = seed, workload.think_time_s
         self._returning = by == "concurrency"
         self._back: list[Turn] = []  # a heap
@@ -45,11 +54,11 @@ class Users:
             starts = arrivals.user_starts(int(load), workload.ramp_s or spread_s, seed) - workload.ramp_s
             if self._think is not None:
                 starts += _rests(self._think, int(load), seed)
-            self._back = [Turn(due_s, user, 0) for user, due_s in enumerate(starts.tolist())]
+            self._back = [Turn(due_s, user, 0) for user, due_s in list(enumerate(starts.tolist()))[first::step]]
             heapq.heapify(self._back)
         else:
             chunks: Iterable[Floats] = arrivals.times(workload, load, seed)
-            self._arrivals = chain.from_iterable(chunk.tolist() for chunk in chunks)
+            self._arrivals = islice(chain.from_iterable(chunk.tolist() for chunk in chunks), first, None, step)
         self._come = 0
         self._next_s = next(self._arrivals, math.inf)
         self.due_s = self._soonest()  # of the next request; infinite while all wait for answers

@@ -166,7 +166,8 @@ def sentence(answer: Answer, *, several: bool = False) -> str:
                 return f"{who}: undecided within {bounds}. {so_far} What ended it: {answer.error.strip()}"
             return f"{who}: undecided within {bounds}: {answer.stop_reason or 'the budget ended'}. {so_far}"
         case "client_limited":
-            return f"{who}: the load generator gave out before the server did. {_so_far(answer, unit)}"
+            why = answer.stop_reason or "the load generator gave out before the server did"
+            return f"{who}: {why}. {_so_far(answer, unit)}"
         case "crashed":
             at = f" at {number(answer.high)} {unit}" if answer.high is not None else ""
             return f"{who}: the server died{at}. {_so_far(answer, unit)}"

@@ -120,10 +120,10 @@ OFFLINE = [
     ),
     Case("csv and JSON", ("show", ".", "--requests", "0001", "--json"), 2, ("--requests", "leave out")),
     Case(
-        "many load workers",
-        ("find", "http://127.0.0.1:1", "--sla", "p90_ttft_ms<=200", "--load-workers", "4"),
+        "no load workers",
+        ("find", "http://127.0.0.1:1", "--sla", "p90_ttft_ms<=200", "--load-workers", "0"),
         2,
-        ("--load-workers", "leave it out"),
+        ("load_workers", "above 0"),
     ),
     # ---- addresses, headers, keys
     Case(

@@ -479,6 +479,7 @@ def test_requests_that_could_not_be_sent_make_the_trial_invalid():
 
     assert isinstance(outcome, Invalid)
     assert "requests that were due could be sent: not sent: too many open files" in outcome.reason
+    assert "ulimit -n" in outcome.cure
 
 
 def test_outputs_of_another_length_are_a_warning():

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from redline.cli.options import CONNECTION, SLA, YES, connection_options, consent
+from redline.cli.options import CONNECTION, LOAD_WORKERS, SLA, YES, connection_options, consent
 
 if TYPE_CHECKING:
     from redline.measuring import Plan, Row
@@ -36,6 +36,7 @@ _LOADS = ("rate", "concurrency", "loads")
 @SLA
 @click.option("--confidence", metavar="SHARE", help="Of the verdicts on --sla: 0.9 (the default).")
 @CONNECTION
+@LOAD_WORKERS
 @click.option("--seed", type=int, metavar="N", help="Fix the stream of random numbers (for tests).")
 @click.option(
     "--goodput",
@@ -112,7 +113,7 @@ def _plan(words: Sequence[str], given: Mapping[str, Any]) -> Plan:
             f"{' and '.join(f'--{name}' for name in named)}: one of them says which load; remove the others"
         )
     options = connection_options(given) | {
-        key: given[key] for key in ("seed", "confidence", "by", "loads") if given[key] is not None
+        key: given[key] for key in ("seed", "confidence", "by", "loads", "load_workers") if given[key] is not None
     }
     for name in named:
         if name != "loads":

@@ -28,6 +28,9 @@ SLA = click.option(
     metavar="TEXT",
     help='What must hold, such as "chat: p99_ttft_ms<=200, p90_tpot_ms<=50"; may be given several times.',
 )
+LOAD_WORKERS = click.option(
+    "--load-workers", metavar="N", help="Processes that send requests; auto (the default): one until it is busy."
+)
 SEARCH = _options(
     click.option("--by", type=click.Choice(["rate", "concurrency"]), help="What to search: requests/s, or in flight."),
     click.option("--precision", metavar="SHARE", help="Stop once capacity is known to about this: 5% (the default)."),
@@ -49,6 +52,7 @@ SEARCH = _options(
     ),
     click.option("--sustain", metavar="TIME", help="Hold the capacity so long at the end; buys an exact verdict."),
     click.option("--loads", metavar="A,B,C", help="Measure these loads instead of searching."),
+    LOAD_WORKERS,
     click.option("--seed", type=int, metavar="N", help="Fix the stream of random numbers (for tests)."),
 )
 CONNECTION = _options(
@@ -63,7 +67,6 @@ CONNECTION = _options(
     click.option("--api-key-env", metavar="NAME", help="The environment variable that holds the API key."),
     click.option("--insecure", is_flag=True, help="Do not verify the server's certificate."),
     click.option("--request-timeout", metavar="TIME", help="Give up on a request after so long (default 600s)."),
-    click.option("--load-workers", type=click.IntRange(min=1), metavar="N", help="Processes that send requests."),
 )
 YES = click.option("--yes", is_flag=True, help="Do not ask before driving a server that is not on this machine.")
 OUTPUT = _options(
@@ -74,7 +77,7 @@ OUTPUT = _options(
 )
 _SEARCH_KEYS = (
     *("by", "precision", "confidence", "min", "max", "max_time", "max_requests", "max_trials", "sustain", "loads"),
-    "seed",
+    *("load_workers", "seed"),
 )
 
 
@@ -83,14 +86,10 @@ def search_options(given: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def connection_options(given: Mapping[str, Any]) -> dict[str, Any]:
-    from redline.model import UsageError
-
     names = ("workload", "api", "model", "api_key_env", "request_timeout")
     options = {key: given[key] for key in names if given[key] is not None}
     if given["insecure"]:
         options["insecure"] = True
-    if (given["load_workers"] or 1) > 1:
-        raise UsageError("--load-workers: this version sends all requests from one process; leave it out")
     if given["headers"]:
         options["headers"] = _headers(given["headers"])
     return options

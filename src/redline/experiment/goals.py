@@ -21,6 +21,7 @@ SEARCH: Mapping[str, Read] = {
     "sustain": parse_duration,
     "loads": parse_loads,
     "seed": parse_whole,
+    "load_workers": lambda value: None if value == "auto" else parse_count(value),
 }
 BESIDE_LOADS = frozenset({"min", "max", "precision", "max_trials", "sustain"})  # what only a search has
 _FIELDS = {"min": "min_load", "max": "max_load", "max_time": "max_time_s", "sustain": "sustain_s"}

@@ -15,8 +15,10 @@ _SLICE_NS = 300_000
 class Ahead:
     """Gives requests in their order, and builds the next ones while the loop is idle."""
 
-    def __init__(self, payloads: Payloads) -> None:
+    def __init__(self, payloads: Payloads, worker: int = 0, workers: int = 1) -> None:
         self._payloads = payloads
+        self._others = workers - 1  # requests of other workers between two of ours
+        payloads.skip(worker)
         self._loop = asyncio.get_running_loop()
         self._ready: deque[Planned] = deque()
         self._bytes = 0
@@ -49,6 +51,7 @@ class Ahead:
 
     def _build(self) -> None:
         plan = self._payloads.next()
+        self._payloads.skip(self._others)
         self._ready.append(plan)
         self._bytes += len(plan.payload)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from typing import TypeAlias
 
@@ -31,25 +32,29 @@ class Collector:
     """Takes finished requests once and those in flight as they stand; gives all of them in order of the schedule.
 
     Requests end in any order. Those before the first that still runs are settled, and are sorted only once: sorting
-    the gaps of a long trial anew each second would cost more than the statistics.
+    the gaps of a long trial anew each second would cost more than the statistics. Of several workers, each tells up to
+    when it has told everything; what lies beyond the first of these times waits, so that nothing comes in between.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, workers: int = 1) -> None:
         self._settled: list[_Columns] = []
-        self._settled_count = 0
         self._open = _empty()  # finished after a request that still runs
-        self._live = _empty()
+        self._live = [_empty()] * workers
+        self._until_s = [0.0] * workers
 
-    def add(self, columns: Mapping[str, bytes]) -> None:
-        """One report of the worker."""
+    def add(self, columns: Mapping[str, bytes], until_s: float = math.inf, worker: int = 0) -> None:
+        """One report of a worker: it holds all that it sent of what was scheduled before `until_s`."""
         self._open = _joined([self._open, _parsed(columns, "done.")])
-        self._live = _parsed(columns, "live.")
+        self._live[worker] = _parsed(columns, "live.")
+        self._until_s[worker] = until_s
         self._settle()
 
     def records(self, now_s: float) -> Records:
-        """Everything, as seen at `now_s`."""
+        """Everything that all workers have told of, as seen at `now_s`."""
         self._settled = [_joined(self._settled)] if self._settled else []
-        everything = _joined([*self._settled, _ordered(_joined([self._open, self._live]))])
+        unsettled = _ordered(_joined([self._open, *self._live]))
+        told = int(np.searchsorted(unsettled["scheduled_s"], min(self._until_s)))
+        everything = _joined([*self._settled, _slice(unsettled, 0, told)])
         offsets = np.concatenate([[0], np.cumsum(everything.pop("gap_count"), dtype=np.int64)])
         del everything["i"]
         if not everything["held_s"].any():
@@ -57,12 +62,11 @@ class Collector:
         return Records(observed_s=now_s, gap_offsets=offsets, **everything)  # type: ignore[arg-type]  # by name
 
     def _settle(self) -> None:
+        oldest_s = min(float(live["scheduled_s"].min(initial=math.inf)) for live in self._live)
         rows = _ordered(self._open)
-        numbers = rows["i"].astype(np.int64)
-        settled = int(np.sum(numbers == self._settled_count + np.arange(len(numbers))))
+        settled = int(np.searchsorted(rows["scheduled_s"], min(oldest_s, *self._until_s)))
         self._settled.append(_slice(rows, 0, settled))
-        self._open = _slice(rows, settled, len(numbers))
-        self._settled_count += settled
+        self._open = _slice(rows, settled, len(rows["i"]))
 
 
 def _parsed(columns: Mapping[str, bytes], prefix: str) -> _Columns:
@@ -84,8 +88,8 @@ def _slice(rows: _Columns, start: int, end: int) -> _Columns:
 
 
 def _ordered(rows: _Columns) -> _Columns:
-    """Sorted by request number, gaps with them."""
-    order = np.argsort(rows["i"], kind="stable")
+    """In order of the schedule, requests of one time by their numbers; gaps with them."""
+    order = np.lexsort((rows["i"], rows["scheduled_s"]))
     counts = rows["gap_count"].astype(np.int64)
     starts = np.cumsum(counts) - counts
     counts, starts = counts[order], starts[order]

@@ -83,10 +83,11 @@ class Rows:
         rows["gaps_us"].extend(gaps_us)
         rows["held_s"].append(flight.held_ns / 1e9)
 
-    def add_held(self, number: int, scheduled_s: Sequence[float], now_s: float) -> None:
-        """Requests from `number` on that are due and wait for a place; what they ask for is not yet known."""
+    def add_held(self, numbers: tuple[int, int], scheduled_s: Sequence[float], now_s: float) -> None:
+        """Requests, numbered from one in steps, that are due and wait for a place; what they ask for is not known."""
         rows, count = self.columns, len(scheduled_s)
-        rows["i"].extend(range(number, number + count))
+        number, step = numbers
+        rows["i"].extend(range(number, number + step * count, step))
         rows["scheduled_s"].extend(scheduled_s)
         rows["held_s"].extend(now_s - due_s for due_s in scheduled_s)
         rows["status"].extend([Status.RUNNING] * count)

@@ -59,21 +59,37 @@ class Link:
         except OSError as error:
             raise WorkerGoneError(self._last_words()) from error
 
+    def fileno(self) -> int:
+        """Of our end, to wait for several workers at once."""
+        return self._socket.fileno()
+
+    @property
+    def heard(self) -> bool:
+        """Whether a whole message is here."""
+        return bool(self._received)
+
     def receive(self, within_s: float) -> wire.Message:
         """The next message."""
         deadline = time.monotonic() + within_s
         while not self._received:
             try:
-                self._socket.settimeout(max(deadline - time.monotonic(), 0.01))
-                data = self._socket.recv(1 << 20)
+                self.hear(max(deadline - time.monotonic(), 0.01))
             except TimeoutError as error:
                 raise WorkerGoneError(f"it said nothing for {within_s:g} s") from error
-            except OSError as error:
-                raise WorkerGoneError(self._last_words()) from error
-            if not data:
-                raise WorkerGoneError(self._last_words())
-            self._received += self._decoder.feed(data)
         return self._received.pop(0)
+
+    def hear(self, within_s: float) -> None:
+        """Take the bytes that come next. TimeoutError where none do."""
+        try:
+            self._socket.settimeout(within_s)
+            data = self._socket.recv(1 << 20)
+        except TimeoutError:
+            raise
+        except OSError as error:
+            raise WorkerGoneError(self._last_words()) from error
+        if not data:
+            raise WorkerGoneError(self._last_words())
+        self._received += self._decoder.feed(data)
 
     def has_more(self) -> bool:
         """Whether another message has begun to arrive."""

@@ -145,14 +145,24 @@ class Payloads:
 
     def next(self) -> Planned:
         """The next request."""
+        i, tokens_in, tokens_asked = self._draw()
+        if self._written is None:
+            return self.build(i, *fitting(tokens_in, tokens_asked, self.shape.context_limit))
+        return self.build(i, tokens_in, beside(tokens_in, tokens_asked, self.shape))
+
+    def skip(self, count: int) -> None:
+        """Leave out so many: other workers send them."""
+        for _ in range(count):
+            self._draw()
+
+    def _draw(self) -> tuple[int, int, int]:
+        """The number and the lengths of the next request."""
         if not self._drawn:
             prompt, output = lengths.tokens(self.workload, self._seed, self._next, _BLOCK)
             self._drawn.extend(zip(prompt.tolist(), output.tolist(), strict=True))
         i, (tokens_in, tokens_asked) = self._next, self._drawn.popleft()
         self._next += 1
-        if self._written is None:
-            return self.build(i, *fitting(tokens_in, tokens_asked, self.shape.context_limit))
-        return self.build(i, tokens_in, beside(tokens_in, tokens_asked, self.shape))
+        return i, tokens_in, tokens_asked
 
     def build(self, i: int, tokens_in: int, tokens_asked: int) -> Planned:
         """Request `i` with these lengths; a prompt from a file has its own."""

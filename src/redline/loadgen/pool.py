@@ -14,6 +14,7 @@ from redline.loadgen.payload import Target
 from redline.loadgen.sources import Address, Connect, SocketSource, StreamSource, describe
 from redline.loadgen.stamps import Stamps
 from redline.model import RedlineError
+from redline.verdict.client import NOT_SENT
 
 _CONNECT_S = 10.0
 _AT_ONCE = 32  # connections opened at the same time: servers' backlogs are short
@@ -85,7 +86,7 @@ class Pool:
         try:
             self._open().begin(exchange)
         except OSError as error:
-            exchange.response.give_up(describe(error))
+            exchange.response.give_up(f"{NOT_SENT}{describe(error)}")
             exchange.ended(exchange)
 
     # ----

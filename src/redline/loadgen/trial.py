@@ -8,28 +8,28 @@ import resource
 import time
 from collections import deque
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
 from itertools import takewhile
 from typing import Any
 
 from redline.loadgen.ahead import Ahead
+from redline.loadgen.beat import Beat
 from redline.loadgen.conn import Exchange
 from redline.loadgen.flights import Flight, Rows, named
 from redline.loadgen.payload import Payloads
 from redline.loadgen.pool import Pool
 from redline.loadgen.sources import describe
+from redline.loadgen.spec import TrialSpec
 from redline.loadgen.stamps import Histogram
 from redline.loadgen.timer import Timer
 from redline.loadgen.wire import Header
-from redline.model import Variable
 from redline.records import Status
 from redline.users import Turn, Users
+from redline.verdict.client import NOT_SENT
 
 TICK_S = 1.0
 _SWEEP_S = 0.05
 _NEVER_NS = 1 << 62
 _AT_ONCE = 128  # requests sent before the loop reads again
-_BEAT_NS = 10_000_000  # how often the loop's lag is looked at where the kernel stamps no reads
 _PAUSE_S = 0.1  # of a closed-loop user after a failure, so that a server that refuses is not hammered
 _WARM = 32  # connections opened ahead for an open loop
 _EARLY = 1 << 40  # requests of a ramp count from minus this
@@ -38,21 +38,8 @@ _TEXTS = 20  # different failures that are told apart
 _LIVE_GAPS = 500_000  # gaps of unfinished requests beyond this number are sent only at the end
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
-class TrialSpec:
-    """What of a Probe the worker needs."""
-
-    by: Variable
-    load: float
-    seed: int
-    spread_s: float
-    max_s: float
-    max_requests: int | None
-    drain: bool = False
-
-
 class Run:
-    """Runs from `start` until `stop`, or until its budget is spent; `report` gets a header and columns each second.
+    """Runs from `begin` until `stop`, or until its budget is spent; `report` gets a header and columns each second.
 
     What a ramp sends before time 0 is load, and no part of the trial.
     """
@@ -64,19 +51,20 @@ class Run:
         self._report = report  # False: the driver has not taken the last report yet
         self._loop = asyncio.get_running_loop()
         self._timer = Timer(self._loop, self._fire)
-        self._beat = None if pool.has_stamps else Timer(self._loop, self._beaten)
-        self._beat_ns = 0
+        # Without kernel stamps, the loop's lag stands for the delay of reads.
+        self._beat = Beat(self._loop, None if pool.has_stamps else lambda us: pool.stamps.read_delays.add(us))
         self._handles: dict[str, asyncio.TimerHandle] = {}
         workload = payloads.workload
         self._closed_loop = spec.by == "concurrency"
         self._at_once = self._closed_loop and workload.think_time_s is None  # a user sends again with each answer
         self._timeout_ns = int(workload.request_timeout_s * 1e9)
         self._places = workload.max_in_flight or math.inf
-        self._most = math.inf if spec.max_requests is None else spec.max_requests
-        self._users = Users(workload, spec.by, spec.load, spec.seed, spec.spread_s)
+        self._most = math.inf if spec.max_requests is None else spec.own(spec.max_requests)
+        turns = (spec.worker, spec.workers)
+        self._users = Users(workload, spec.by, spec.load, spec.seed, spec.spread_s, turns)
         self._next_due_ns = self._armed_ns = _NEVER_NS
         self._t0_ns = 0
-        self._ahead = Ahead(payloads)
+        self._ahead = Ahead(payloads, spec.worker, spec.workers)
         self._over = False
         self._in_flight: dict[int, Flight] = {}
         self._held: deque[tuple[Turn, int]] = deque()  # due, and waiting for a place
@@ -87,25 +75,29 @@ class Run:
         self._late = Histogram()
         self._errors: dict[str, int] = {}
         self._without_usage = 0
+        self._idle_ns = 0  # between the end of an answer and the next request that waited for it
         self._cpu_s = 0.0
         self._switches = 0
 
     # ---- its life ----
 
-    async def start(self) -> None:
-        """Open connections and build requests, then begin."""
+    async def prepare(self) -> None:
+        """Open connections and build requests."""
         self._ahead.fill()
         await self._pool.prewarm(self._warm_connections())
+        self._pool.stamps.measure_offset()
+        self._report("ready", {}, {})
+
+    def begin(self, t0_ns: int) -> None:
+        """Send what is due, by a beginning on the monotonic clock, which all processes of a machine share."""
         if self._over:
             return
-        self._pool.stamps.measure_offset()
         ramp_s = self._payloads.workload.ramp_s
-        self._t0_ns = time.monotonic_ns() + 1_000_000 + int(ramp_s * 1e9)
+        self._t0_ns = t0_ns
         self._begin()
-        self._report("started", {}, {})
         self._await_next()
-        if self._beat is not None:
-            self._beaten()
+        self._stop_if_that_was_all()  # there may be fewer requests than workers
+        self._beat.start()
         self._later("end", self._spec.max_s, self._spent)
         self._later("tick", TICK_S - math.ceil(ramp_s), self._tick)
         self._later("sweep", _SWEEP_S - ramp_s, self._sweep)
@@ -116,6 +108,8 @@ class Run:
         """From here on the client is judged."""
         self._pool.stamps.reset()
         self._late = Histogram()
+        self._idle_ns = 0
+        self._beat.reset()
         self._cpu_s, self._switches = time.process_time(), _involuntary_switches()
 
     def stop(self, reason: str) -> None:
@@ -127,8 +121,7 @@ class Run:
         for handle in self._handles.values():
             handle.cancel()
         self._timer.close()
-        if self._beat is not None:
-            self._beat.close()
+        self._beat.close()
         in_flight = list(self._in_flight.values())
         rows = self._unfinished(now_ns, in_flight)
         self._in_flight = {}
@@ -194,7 +187,7 @@ class Run:
             self._pool.send(flight)
             self._sent_count += flight.number >= 0
         except OSError as error:
-            flight.response.give_up(f"not sent: {describe(error)}")
+            flight.response.give_up(f"{NOT_SENT}{describe(error)}")
             self._loop.call_soon(self._ended, flight)  # not at once: a user would send again from in here
         self._stop_if_that_was_all()
 
@@ -204,9 +197,13 @@ class Run:
             flight.number = self._launched - _EARLY
             self._early += 1
         else:
-            flight.number = self._launched - self._early
+            flight.number = self._number(self._launched - self._early)
         self._launched += 1
         return flight
+
+    def _number(self, own: int) -> int:
+        """A request's number among those of all workers."""
+        return self._spec.worker + self._spec.workers * own
 
     def _stop_if_that_was_all(self) -> None:
         if self._launched - self._early >= self._most:
@@ -224,6 +221,8 @@ class Run:
         end_ns = now_ns
         if status is Status.OK:
             end_ns = response.last_ns or response.last_choice_ns
+            if self._closed_loop or self._held:
+                self._idle_ns += now_ns - response.arrived_ns
         if flight.number >= 0:
             self._without_usage += status is Status.OK and response.tokens_out < 0
             if status is not Status.OK:
@@ -247,8 +246,8 @@ class Run:
 
     def _warm_connections(self) -> int:
         """Few where few may be needed: servers with a thread for each connection would run out of them."""
-        load = max(math.ceil(self._spec.load), 1)
-        return load if self._at_once else min(load, _WARM)
+        load = max(self._spec.own(math.ceil(self._spec.load)), 1)
+        return load if self._at_once else min(load, math.ceil(_WARM / self._spec.workers))
 
     # ---- beside the load ----
 
@@ -290,15 +289,6 @@ class Run:
         self._pool.drop(flight, words)
         self._finish(flight, status, words)
 
-    def _beaten(self) -> None:
-        """Without kernel stamps, the loop's lag stands for the delay of reads."""
-        assert self._beat is not None  # only a beat calls this
-        now_ns = time.monotonic_ns()
-        if self._beat_ns:
-            self._pool.stamps.read_delays.add((now_ns - self._beat_ns) // 1_000)
-        self._beat_ns = now_ns + _BEAT_NS
-        self._beat.set(self._beat_ns)
-
     # ---- records ----
 
     def _unfinished(self, now_ns: int, in_flight: Iterable[Flight], *, with_gaps: bool = True) -> Rows:
@@ -307,11 +297,14 @@ class Run:
             if flight.number >= 0:
                 rows.add(flight, self._t0_ns, with_gaps=with_gaps)
         scheduled_s = [(due_ns - self._t0_ns) / 1e9 for _, due_ns in self._held if due_ns >= self._t0_ns]
-        rows.add_held(self._launched - self._early, scheduled_s, (now_ns - self._t0_ns) / 1e9)
+        first = self._number(self._launched - self._early)
+        rows.add_held((first, self._spec.workers), scheduled_s, (now_ns - self._t0_ns) / 1e9)
         return rows
 
     def _facts(self, now_ns: int) -> Header:
-        return {"now_s": (now_ns - self._t0_ns) / 1e9 if self._t0_ns else 0.0}
+        now_s = (now_ns - self._t0_ns) / 1e9 if self._t0_ns else 0.0
+        # What is due and not yet sent will come with a time in the past, where requests have one.
+        return {"now_s": now_s, "until_s": now_s if self._at_once else min(now_s, self._users.due_s)}
 
     def _evidence(self, now_ns: int) -> Header:
         stamps = self._pool.stamps
@@ -323,7 +316,10 @@ class Run:
             "held_back": self._never_sent + sum(due_ns >= self._t0_ns for _, due_ns in self._held),
             "late": self._late.counts,
             "read_delays": stamps.read_delays.counts,
-            "kernel_stamps": stamps.from_kernel > 0,
+            "kernel_stamps": stamps.from_kernel,
+            "behind_s": self._beat.behind_s,
+            "idle_s": self._idle_ns / 1e9,
+            "wall_s": wall_s,
             "cpu_share": (time.process_time() - self._cpu_s) / wall_s,
             "involuntary_switches": _involuntary_switches() - self._switches,
             "without_usage": self._without_usage,

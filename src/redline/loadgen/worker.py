@@ -18,10 +18,12 @@ from typing import Any
 from redline.loadgen import wire
 from redline.loadgen.conn import Exchange
 from redline.loadgen.handover import shape_from, workload_from
+from redline.loadgen.loop import new_loop
 from redline.loadgen.payload import Payloads, Target, message
 from redline.loadgen.pool import Pool, find_address
 from redline.loadgen.sources import describe
-from redline.loadgen.trial import Run, TrialSpec
+from redline.loadgen.spec import TrialSpec
+from redline.loadgen.trial import Run
 from redline.model import RedlineError
 from redline.process.priority import run_first, wake_promptly
 
@@ -54,6 +56,9 @@ class Worker(asyncio.Protocol):
             if command.kind == "stop":
                 if self._trial is not None:
                     self._trial.stop("stopped")
+            elif command.kind == "go":
+                if self._trial is not None:
+                    self._trial.begin(command.header["t0_ns"])
             elif command.kind == "open":
                 self._inputs = command.columns
                 self._run(self._open(command.header))
@@ -101,9 +106,9 @@ class Worker(asyncio.Protocol):
         assert self._pool is not None
         spec = TrialSpec(**facts["spec"])
         limit = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
-        if spec.by == "concurrency" and spec.load + _SPARE_FILES > limit:
-            needed = f"{spec.load:.0f} requests in flight need as many connections"
-            cure = f"ulimit -n {int(spec.load) + 2 * _SPARE_FILES}"
+        if spec.by == "concurrency" and spec.own(spec.load) + _SPARE_FILES > limit:
+            needed = f"{spec.own(spec.load)} requests in flight need as many connections"
+            cure = f"ulimit -n {spec.own(spec.load) + 2 * _SPARE_FILES}"
             self._send("refused", {"reason": f"{needed}, and the limit of open files is {limit}", "cure": cure})
             return
         workload, shape = workload_from(facts["workload"], self._inputs), shape_from(facts["shape"])
@@ -112,7 +117,7 @@ class Worker(asyncio.Protocol):
         gc.collect()
         gc.freeze()
         gc.disable()
-        await trial.start()
+        await trial.prepare()
 
     # ---- what it says ----
 
@@ -187,7 +192,8 @@ def main() -> None:
     """`python -m redline.loadgen.worker FD`: FD is this end of the socket."""
     _raise_file_limit()
     _ = run_first() or wake_promptly()  # else late sends are recorded, and judged
-    asyncio.run(_serve(int(sys.argv[1])))
+    with asyncio.Runner(loop_factory=new_loop) as runner:
+        runner.run(_serve(int(sys.argv[1])))
 
 
 if __name__ == "__main__":

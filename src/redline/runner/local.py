@@ -27,7 +27,7 @@ class Keeper:
     warn: Callable[[str], None] = field(default=lambda text: None)  # noqa: ARG005 - to nobody
 
 
-def local_lab(keeper: Keeper, seed: int | None = None) -> Lab:
+def local_lab(keeper: Keeper, seed: int | None = None, load_workers: int | None = None) -> Lab:
     """Launches or attaches to servers, and measures with the built-in generator or the workload's command."""
 
     def connect(config: ServerConfig) -> AbstractContextManager[Subject]:
@@ -39,7 +39,7 @@ def local_lab(keeper: Keeper, seed: int | None = None) -> Lab:
         name = "-".join(part for part in (case.server.name, case.workload.name) if part)
         if isinstance(case.workload, CommandWorkload):
             return nullcontext(CommandSession(endpoint, case.workload, keeper.log_dir(name)))
-        return loadgen.open_session(endpoint, case.workload, keeper.log_dir(name) / "loadgen.log")
+        return loadgen.open_session(endpoint, case.workload, keeper.log_dir(name) / "loadgen.log", load_workers)
 
     return Lab(
         connect=connect,
