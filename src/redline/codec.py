@@ -15,7 +15,7 @@ from pydantic.dataclasses import dataclass as checked
 
 from redline.experiment.build import SECTIONS, experiment_of
 from redline.experiment.configurations import records_of
-from redline.experiment.goals import BESIDE_LOADS
+from redline.experiment.goals import replaced
 from redline.experiment.inputs import reader, remembered
 from redline.experiment.redaction import redact
 from redline.experiment.settings import Problem
@@ -43,11 +43,6 @@ TRIAL_SCHEMA = "redline.trial/1"
 ANSWER_SCHEMA = "redline.answer/1"
 FindReader: TypeAlias = Callable[[str], object]
 
-_INSTEAD = {
-    "loads": BESIDE_LOADS,
-    **dict.fromkeys(BESIDE_LOADS, frozenset({"loads"})),
-}  # an option -> the keys of a file that it replaces too
-
 
 # ---- experiments -----------------------------------------------------------------------------------------------------
 
@@ -72,7 +67,7 @@ def load_experiment(
             del data["server"]["vary"]
     search = data.get("search", {})
     if options and isinstance(search, dict):
-        instead = {key for option in options for key in _INSTEAD.get(option, ())}
+        instead = replaced(options, search)
         data["search"] = {**{key: value for key, value in search.items() if key not in instead}, **options}
     workloads = data.get("workload")
     for name, entry in workloads.items() if isinstance(workloads, dict) else ():

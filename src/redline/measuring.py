@@ -134,6 +134,8 @@ class Row:
 def prepare(url: str, slas: Sequence[str], options: Mapping[str, Any], extent: Extent, saying: Saying) -> Plan:
     """What to measure; UsageError has everything that is wrong with it."""
     experiment = loads_of(url, slas, options)
+    if experiment.goal.curve:
+        raise UsageError("--loads auto belongs to redline find and redline run; give loads such as 1,2,4")
     if not experiment.goal.loads:
         raise UsageError("at which load? Add --rate 8, --concurrency 16 or --loads 1,2,4")
     return Plan(experiment=experiment, extent=extent, saying=saying)

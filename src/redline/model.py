@@ -144,8 +144,14 @@ class Goal:
     max_trials: int = 25
     sustain_s: float | None = None
     loads: tuple[float, ...] = ()  # measure this list instead of searching
+    curve: bool = False  # measure a list that is found: from a light load to one that fills the server
     seed: int | None = None  # fixes the seeds of all trials, for tests; None draws them anew
     load_workers: int | None = None  # processes of the load generator; None: as many as are needed
+
+    @property
+    def lists(self) -> bool:
+        """Are loads measured one by one, and no capacity searched?"""
+        return self.curve or bool(self.loads)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

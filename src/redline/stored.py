@@ -29,7 +29,7 @@ from redline.model import (
     UsageError,
 )
 from redline.requesttable import csv_lines
-from redline.search import answer_now, next_step, seen
+from redline.search import answer_now, is_look, listed_loads, next_step, seen
 from redline.sla import met, parse_sla
 from redline.store import EXPERIMENT, open_store, reusable
 from redline.units import nearest
@@ -175,12 +175,13 @@ def _options(directory: Path) -> dict[str, Any]:
 
 def all_listed(experiment: Experiment, trials: Mapping[str, Sequence[Trial]]) -> bool:
     """Is there a list of loads, and was each measured on every case?"""
-    return bool(experiment.goal.loads) and all(
-        any(t.probe.load == load and isinstance(t.outcome, Measured) for t in trials.get(case.key, ()))
-        for job in jobs(experiment)
-        for case in job.cases
-        for load in experiment.goal.loads
-    )
+    kept = [trials.get(case.key, ()) for job in jobs(experiment) for case in job.cases]
+    return experiment.goal.lists and all(_listed(of_case, listed_loads(of_case, experiment.goal)) for of_case in kept)
+
+
+def _listed(trials: Sequence[Trial], loads: Sequence[float]) -> bool:
+    measured = {t.probe.load for t in trials if isinstance(t.outcome, Measured) and not is_look(t)}
+    return bool(loads) and measured.issuperset(loads)
 
 
 def _text(sla: Sla) -> str:

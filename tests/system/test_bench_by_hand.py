@@ -179,6 +179,7 @@ def test_a_server_that_is_not_there_is_an_error(capsys: pytest.CaptureFixture[st
         (("http://127.0.0.1:9", "ttft:200", "--rate", "1"), "unexpected extra argument (ttft:200)"),
         (("http://127.0.0.1:9", "--rate", "1", "--concurrency", "2"), "--rate and --concurrency"),
         (("http://127.0.0.1:9", "--rate", "1", "--by", "concurrency"), "contradicts --rate"),
+        (("http://127.0.0.1:9", "--loads", "auto"), "belongs to redline find"),
         (("http://127.0.0.1:9", "--loads", "1,x"), "'x' is no load"),
         (("http://127.0.0.1:9", "--concurrency", "99999"), "within 1 and 8192"),
         (("http://127.0.0.1:9", "--rate", "1", "--goodput", "tftt:1"), "did you mean ttft"),

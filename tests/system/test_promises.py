@@ -183,6 +183,27 @@ def test_concurrency_is_searched_in_whole_requests_and_two_slas_share_trials(
     assert 1 == len(full), err  # the second SLA is judged by the trial that the first one asked for
 
 
+def test_a_list_of_loads_is_found_and_measured_and_goes_on_where_it_was_cut(
+    server: SimServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    limits = ("--loads", "auto", "--min", "100", "--max", "150", "--out", "kept", "--json", "-q")
+    command = ("find", server.url, "--sla", "p50_ttft_ms<=5s", *SMALL, *limits)
+
+    cut_code, cut, _ = redline_here((*command, "--max-time", "6s"), capsys)
+    first = (tmp_path / "kept" / "trials.jsonl").read_text()
+    code, out, err = redline_here(command, capsys)
+
+    assert 4 == cut_code, cut
+    assert (tmp_path / "kept" / "trials.jsonl").read_text().startswith(first)
+    (answer,) = json.loads(out)["answers"]
+    assert 0 == code, err
+    kinds = [json.loads(line)["probe"] for line in (tmp_path / "kept" / "trials.jsonl").read_text().splitlines()]
+    assert [100.0, 150.0] == [probe["load"] for probe in kinds if probe["kind"] == "list"]
+    assert {100.0, 150.0} == {load["load"] for load in answer["loads"]}
+    assert "all listed loads are measured" == answer["stop_reason"]
+
+
 def test_a_list_of_loads_is_measured_and_each_load_judged(
     server: SimServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -243,7 +243,7 @@ def _carry_out(state: State, prepared: Prepared, given: Mapping[str, Any]) -> in
     with Console(quiet=given["quiet"]) as console:
         console.begin(prepared.experiment)
         result = api.carry_out(prepared, console.on_event)
-    opened = api.open_experiment(prepared.directory) if prepared.experiment.goal.loads else None
+    opened = api.open_experiment(prepared.directory) if prepared.experiment.goal.lists else None
     code = _deliver(result, given["as_json"], opened, prepared.experiment.slas)
     if not given["quiet"]:
         place = shlex.quote(str(result.directory))
@@ -258,7 +258,7 @@ def _deliver(result: Result, as_json: bool, opened: Opened | None, slas: Sequenc
 
         from redline.codec import answers_document
 
-        listed = opened.verdicts(slas) if opened and opened.experiment.goal.loads else None
+        listed = opened.verdicts(slas) if opened and opened.experiment.goal.lists else None
         document = answers_document(result.directory, result.answers, listed)
         click.echo(json.dumps(document, indent=2, allow_nan=False, ensure_ascii=False))
     else:

@@ -51,7 +51,9 @@ SEARCH = _options(
         help="Measure so often per case and SLA (default 25), first looks not counted.",
     ),
     click.option("--sustain", metavar="TIME", help="Hold the capacity so long at the end; buys an exact verdict."),
-    click.option("--loads", metavar="A,B,C", help="Measure these loads instead of searching."),
+    click.option(
+        "--loads", metavar="A,B,C|auto", help="Measure these loads, or a list that is found, and search none."
+    ),
     LOAD_WORKERS,
     click.option("--seed", type=int, metavar="N", help="Fix the stream of random numbers (for tests)."),
 )

@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from redline.model import Case, CommandWorkload, Criterion, Experiment, Goal, Measured, Sla, Trial, Workload
+from redline.search import listed_loads
 from redline.sla import allowed_share, metric_of
 from redline.stats import floor_to_pass
 
@@ -107,8 +108,9 @@ def _case(case: Case, experiment: Experiment, done: Sequence[Trial], unanswered:
     else:
         start_s += case.workload.ramp_s
     pace = _pace(done)
-    if goal.loads:
-        left = [load for load in goal.loads if not any(_measured(trial, load) for trial in done)]
+    if goal.lists:
+        loads = listed_loads(done, goal) or [(pace or PACE) / 1.5**k for k in range(8)]
+        left = [load for load in loads if not any(_measured(trial, load) for trial in done)]
         trials, requests = len(left), each * len(left)
         seconds = sum(each / (load if goal.by == "rate" else pace or PACE) for load in left) + start_s * trials
     else:
@@ -163,8 +165,9 @@ def _assumptions(
     goal = experiment.goal
     judged = _judged(experiment.slas)
     texts = []
-    if goal.loads:
-        texts.append(f"each of {len(goal.loads)} loads is measured until {judged:,} requests can be judged")
+    if goal.lists:
+        loads = f"{len(goal.loads)}" if goal.loads else "about 8"
+        texts.append(f"each of {loads} loads is measured until {judged:,} requests can be judged")
     else:
         texts.append(
             f"a search to {100 * goal.precision:g}% takes about {_trials(goal)} trials of up to {judged:,} judged "

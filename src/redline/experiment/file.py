@@ -7,6 +7,7 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, fields
 
+from redline.experiment.goals import AUTO
 from redline.model import (
     LOAD_LIMITS,
     CommandWorkload,
@@ -72,6 +73,8 @@ def _criteria(criteria: Sequence[Criterion]) -> list[str]:
 def _goal(goal: Goal) -> dict[str, object]:
     low, high = LOAD_LIMITS[goal.by]
     settings = _changed(goal, Goal(by=goal.by, min_load=low, max_load=high))
+    if settings.pop("curve", False):
+        settings["loads"] = AUTO
     return {"by": goal.by, **{_OPTIONS.get(key, key): value for key, value in settings.items()}}
 
 

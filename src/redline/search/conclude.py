@@ -199,7 +199,7 @@ def _reaches(points: list[tuple[float, float]], bound: float) -> float:
 
 def _warnings(state: State) -> tuple[str, ...]:
     found: list[str] = []
-    if state.goal.precision < LEAST_PRECISION and not state.goal.loads:
+    if state.goal.precision < LEAST_PRECISION and not state.goal.lists:
         found.append(
             f"a precision of {100 * state.goal.precision:g}% is finer than a server repeats itself: "
             "the interval may be too narrow"

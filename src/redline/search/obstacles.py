@@ -92,7 +92,7 @@ def over_budget(state: State, probe: Probe) -> str | None:
 def budget_note(evidence: Sequence[Trial], sla: Sla, goal: Goal) -> str | None:
     """A warning, once the range is known, that the budget cannot hold two full trials there."""
     state = state_of(evidence, sla, goal)
-    if state.belief is None or state.own or goal.loads:
+    if state.belief is None or state.own or goal.lists:
         return None
     probe = state.probe(state.belief.quantile(0.5), "main", COARSE_SHARE)
     left_s, left = state.left_s, state.requests_left()

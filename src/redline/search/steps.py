@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from redline.model import Answer, Goal, Probe, Sla, Trial
+from redline.search import curve
 from redline.search.belief import Belief
 from redline.search.conclude import Finding, answer, worst
 from redline.search.evidence import BAD_SCOUT, Reading, needed
@@ -38,6 +39,8 @@ def next_step(evidence: Sequence[Trial], sla: Sla, goal: Goal) -> Probe | Answer
 def _step(state: State) -> Probe | Answer:
     if (found := _settled(state)) or (found := obstacle(state)):
         return found
+    if state.goal.curve:
+        return curve.step(state, _list)
     if state.goal.loads:
         return _list(state)
     step = _scout(state) or _narrow(state)
@@ -50,7 +53,7 @@ def _step(state: State) -> Probe | Answer:
 
 def _settled(state: State) -> Answer | None:
     """An answer that stands: what was measured since for other SLAs, at loads of their own, takes nothing from it."""
-    if state.goal.loads or state.belief is None:
+    if state.goal.lists or state.belief is None:
         return None
     step = _narrow(state)
     if not isinstance(step, Answer) or step.evidence not in ("edge", "floor"):
@@ -73,7 +76,7 @@ def next_job(evidence: Sequence[Trial], slas: Sequence[Sla], goal: Goal) -> tupl
     if not jobs:
         return answers
     _, sla, probe = min(jobs, key=lambda job: job[0])
-    return sla, probe
+    return curve.watched_for(sla, probe), probe
 
 
 def answer_now(evidence: Sequence[Trial], sla: Sla, goal: Goal, stop_reason: str) -> Answer:
