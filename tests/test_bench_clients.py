@@ -10,7 +10,7 @@ import pytest
 
 from redline.bench import Reading, ResultError, knows, read, read_runs, reader_of
 from redline.bench.command import measured, not_offered
-from redline.experiment.workloads import READERS
+from redline.experiment.external import READERS
 from redline.model import Probe
 from redline.records import Records, Status
 

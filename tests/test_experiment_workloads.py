@@ -6,8 +6,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from redline.experiment.external import check_command
 from redline.experiment.presets import PRESETS, PUBLISHED
-from redline.experiment.workloads import check_command, parse_workload, workload_of
+from redline.experiment.workloads import parse_workload, workload_of
 from redline.model import CommandWorkload, Lengths, ThinkTime, UsageError, Workload
 from redline.units import nearest, parse_count, parse_duration, parse_load, parse_loads, parse_share, parse_whole
 

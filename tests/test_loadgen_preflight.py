@@ -1,7 +1,7 @@
 """What preflight learns from servers that take more or less, without a network."""
 
 import json
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import pytest
@@ -11,7 +11,7 @@ from redline.experiment.datasets import parse_dataset
 from redline.loadgen.learning import Reply
 from redline.loadgen.payload import target_of
 from redline.loadgen.preflight import preflight
-from redline.model import Endpoint, Lengths, RedlineError, UsageError, Workload
+from redline.model import Endpoint, Lengths, RedlineError, UsageError, Vocabulary, Workload
 
 URL = "http://host:8000"
 CHAT = Workload(name="chat", prompt=Lengths(mean=200), output=Lengths(mean=50))
@@ -44,7 +44,7 @@ def reply(code: int = 200, **more: Any) -> Reply:
 
 @dataclass
 class FakeServer:
-    """Two tokens a word and ten for the template, unless told otherwise."""
+    """Two tokens a word (`tokens_each`) and ten for the template, unless told otherwise."""
 
     refuses: dict[str, str] = field(default_factory=dict)  # option -> what it says
     ignores: tuple[str, ...] = ()
@@ -53,6 +53,7 @@ class FakeServer:
     vocabulary: int = 100_000
     late: bool = False  # finds unknown token ids when the stream has begun
     always: Reply | None = None
+    tokens_each: int = 2
     asked: list[dict[str, Any]] = field(default_factory=list)
 
     def __call__(self, method: str, path: str, body: bytes | None) -> Reply:
@@ -72,7 +73,7 @@ class FakeServer:
         if isinstance(prompt, list) and max(prompt) >= self.vocabulary:
             said = "out of vocabulary"
             return reply(ok=False, words=said, broken=said) if self.late else reply(400, words=f"HTTP 400: {said}")
-        tokens_in = len(prompt) if isinstance(prompt, list) else 2 * len(prompt.split()) + 10
+        tokens_in = len(prompt) if isinstance(prompt, list) else self.tokens_each * len(prompt.split()) + 10
         if not request["stream"]:
             counts = {"prompt_tokens": tokens_in} if self.usage == "plain" else {}
             return reply(ok=False, streamed=False, body=json.dumps({"choices": [], "usage": counts}).encode())
@@ -311,6 +312,30 @@ def test_what_only_some_prompts_ask_for_is_tried_before():
 
     assert "ignore_eos" in server.asked[0]
     assert any("refused ignore_eos" in warning for warning in learnt.warnings)
+
+
+WHOLE = Vocabulary(file="tokenizer.json", sha256="s", text=b"alma bene cori duso entu alne beri coso dutu enma")
+
+
+def test_words_of_a_tokenizer_are_a_token_each_and_the_rest_is_the_template():
+    server = FakeServer(tokens_each=1)
+    shape = learn(server, replace(CHAT, tokenizer=WHOLE)).shape
+
+    assert (1.0, 10.0) == (shape.tokens_per_word, shape.extra_tokens)
+    assert {*server.asked[1]["messages"][0]["content"].split()} <= set(WHOLE.words)
+
+
+def test_a_tokenizer_of_another_model_is_a_warning_and_the_server_counts():
+    learnt = learn(FakeServer(), replace(CHAT, tokenizer=WHOLE))
+
+    assert 2.0 == learnt.shape.tokens_per_word
+    assert any("tokenizer.json is not how m counts: " in warning for warning in learnt.warnings)
+
+
+def test_a_server_that_tells_no_length_takes_the_tokenizers():
+    learnt = learn(FakeServer(usage="none"), replace(CHAT, tokenizer=WHOLE))
+
+    assert (1.0, 0.0) == (learnt.shape.tokens_per_word, learnt.shape.extra_tokens)
 
 
 def test_further_fields_are_in_every_request():

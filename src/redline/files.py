@@ -36,6 +36,9 @@ class Dataset:
     fields: bytes = field(default=b"", compare=False, repr=False)  # JSON of what else each body holds; mostly nothing
     field_ends: array[int] = field(default_factory=lambda: array("q"), compare=False, repr=False)
     sizes: array[int] = field(default_factory=lambda: array("i"), compare=False, repr=False)  # bytes of text
+    prompt_tokens: array[int] = field(
+        default_factory=lambda: array("i"), compare=False, repr=False
+    )  # none: estimated by the bytes
     output_tokens: array[int] = field(
         default_factory=lambda: array("i"), compare=False, repr=False
     )  # none: not in the file
@@ -58,3 +61,16 @@ class Dataset:
     def first_chat(self) -> int | None:
         """Which prompt, from 0, is a list of messages; None where all are texts."""
         return next((n for n in range(len(self.prompt_ends)) if self.prompt(n)[:1] == b"["), None)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Vocabulary:
+    """Words that are one token each, by a tokenizer."""
+
+    file: str
+    sha256: str
+    text: bytes = field(default=b"", compare=False, repr=False)  # a word a line
+
+    @property
+    def words(self) -> list[str]:
+        return self.text.decode().split()

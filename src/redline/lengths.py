@@ -49,7 +49,9 @@ def _drawn(workload: Workload, seed: int, start: int, count: int) -> tuple[Ints,
 
 
 def prompt_tokens(dataset: Dataset) -> Ints:
-    """Of each of its prompts, from its bytes; never none."""
+    """Of each of its prompts, as counted or from its bytes; never none."""
+    if len(dataset.prompt_tokens):
+        return np.maximum(np.asarray(dataset.prompt_tokens, np.int32), 1)
     return np.maximum(np.rint(np.asarray(dataset.sizes) * dataset.tokens_per_byte), 1).astype(np.int32)
 
 

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Literal, Protocol, TypeAlias
 
 from redline.files import Dataset as Dataset
 from redline.files import Trace as Trace
+from redline.files import Vocabulary as Vocabulary
 from redline.shapes import Lengths as Lengths
 from redline.shapes import Prefix as Prefix
 from redline.shapes import ThinkTime as ThinkTime
@@ -83,6 +84,7 @@ class Workload:
     ramp_s: float = 0.0  # before a trial: the rate rises from nothing, users come one after another
     max_in_flight: int | None = None  # open loop: with so many on their way, whoever is due waits in the client
     dataset: Dataset | None = None  # its prompts instead of made-up ones
+    tokenizer: Vocabulary | None = None  # made-up prompts are of its words
     prefix: Prefix | None = None  # what made-up prompts have in common
     repeat: bool = False  # the same text may be sent again: prompts of a file, or what others have in common
     max_tokens: int | None = None  # no request asks for more

@@ -9,12 +9,13 @@ from urllib.parse import urlsplit
 
 from redline.experiment import settings
 from redline.experiment.configurations import parse_url, servers_of, with_scheme
+from redline.experiment.external import check_command
 from redline.experiment.goals import SEARCH, goal_of
 from redline.experiment.inputs import Load, nowhere
 from redline.experiment.loadshape import check_load
 from redline.experiment.presets import PRESETS
 from redline.experiment.settings import Path, Problem, Read
-from redline.experiment.workloads import check_command, parse_workload, workload_of
+from redline.experiment.workloads import parse_workload, workload_of
 from redline.model import CommandWorkload, Experiment, ServerConfig, Sla, UsageError, Variable, Workload
 from redline.sla import parse_sla, sla_of
 from redline.units import nearest, parse_duration

@@ -49,11 +49,12 @@ def estimated(texts: Sequence[str]) -> array[int]:
     return array("i", [max(round(len(text.encode(errors="replace")) / 4), 1) for text in texts])
 
 
-def parse_dataset(text: str, file: str, count: Count = estimated) -> Dataset:
+def parse_dataset(text: str, file: str, count: Count | None = None) -> Dataset:
     """The prompts that a text holds; UsageError names every line (of a JSON list: every entry) that cannot be used.
 
-    A conversation gives its first turn of a human as the prompt, and the length of the answer to it, by `count`, as
-    the output to ask for. Conversations without the two are left out, and so are empty prompts.
+    A conversation gives its first turn of a human as the prompt, and the length of the answer to it as the output to
+    ask for. `count` counts the tokens of texts; without it they are estimated. Conversations without the two are left
+    out, and so are empty prompts.
     """
     complaints = Complaints()
     entries: list[_Entry] = []
@@ -91,14 +92,14 @@ def parse_dataset(text: str, file: str, count: Count = estimated) -> Dataset:
 _SILENT = "does not say how long its answer is, and others do: add output_tokens"
 
 
-def _packed(entries: Sequence[_Entry], file: str, sha256: str, count: Count) -> Dataset:
+def _packed(entries: Sequence[_Entry], file: str, sha256: str, count: Count | None) -> Dataset:
     prompts, owns = (
         [_json(entry.prompt) for entry in entries],
         [_json(entry.own) if entry.own else b"" for entry in entries],
     )
     outputs: array[int] = array("i")
     if entries[0].output_tokens is not None or entries[0].answer is not None:
-        answers = iter(count([entry.answer for entry in entries if entry.answer is not None]))
+        answers = iter((count or estimated)([entry.answer for entry in entries if entry.answer is not None]))
         outputs = array("i", [next(answers) if e.answer is not None else e.output_tokens or 1 for e in entries])
     return Dataset(
         file=file,
@@ -108,6 +109,7 @@ def _packed(entries: Sequence[_Entry], file: str, sha256: str, count: Count) -> 
         fields=b"".join(owns),
         field_ends=_ends(owns),
         sizes=array("i", [len(entry.text.encode(errors="replace")) for entry in entries]),
+        prompt_tokens=count([entry.text for entry in entries]) if count else array("i"),
         output_tokens=outputs,
         names=tuple(sorted({name for entry in entries for name in entry.own})),
         has_lengths=bool(outputs),

@@ -56,6 +56,8 @@ def _workload(workload: Workload | CommandWorkload) -> dict[str, object]:
         if workload.trace.has_lengths and workload.dataset is None:
             del settings["prompt"], settings["output"]
         settings["arrivals"] = workload.arrivals
+    if workload.tokenizer is not None:
+        settings["tokenizer"] = workload.tokenizer.file
     if (prefix := workload.prefix) is not None:
         settings["prefix"] = {key: value for key, value in asdict(prefix).items() if value}
     if workload.dataset is not None:

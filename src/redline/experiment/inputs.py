@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import asdict, dataclass
@@ -12,12 +13,14 @@ from typing import Any, Generic, TypeVar
 import numpy as np
 
 from redline.experiment.datasets import parse_dataset
+from redline.experiment.tokenizer import Tokenizer, tokenizer_of
 from redline.experiment.traces import parse_trace
+from redline.experiment.vocabulary import whole_words
 from redline.lengths import prompt_tokens
-from redline.model import CommandWorkload, Dataset, Lengths, Trace, UsageError, Workload
+from redline.model import CommandWorkload, Dataset, Lengths, Trace, UsageError, Vocabulary, Workload
 
 INPUTS = "inputs.json"  # beside a stored experiment: what its files held, since they may be gone
-_DATASET = "dataset:"  # before the name of one in there
+_DATASET, _TOKENIZER = "dataset:", "tokenizer:"  # before the name of one in there
 _File = TypeVar("_File", Trace, Dataset)
 
 
@@ -35,7 +38,8 @@ class Load:
     """How each kind of file is read, by its name; UsageError has everything that is wrong with one."""
 
     trace: Callable[[str], Described[Trace]]
-    dataset: Callable[[str], Described[Dataset]]
+    dataset: Callable[[str, str | None], Described[Dataset]]  # and the name of a tokenizer that counts
+    tokenizer: Callable[[str], Vocabulary]
 
 
 def reader(base: Path, *, absolute: bool = False) -> Load:
@@ -47,17 +51,29 @@ def reader(base: Path, *, absolute: bool = False) -> Load:
     def kept(name: str) -> str:
         return str((base / name).absolute()) if absolute else name
 
+    tokenizer_at = cache(_tokenizer)
+
     @cache
     def trace(name: str) -> Described[Trace]:
         read = _parsed(base / name, kept(name), parse_trace)
         return Described(file=read, **_lengths(read))
 
     @cache
-    def dataset(name: str) -> Described[Dataset]:
-        read = _parsed(base / name, kept(name), parse_dataset)
+    def dataset(name: str, by: str | None) -> Described[Dataset]:
+        count = tokenizer_at(base / by)[0].count if by else None
+        read = _parsed(base / name, kept(name), lambda text, file: parse_dataset(text, file, count))
         return Described(file=read, **_lengths(read))
 
-    return Load(trace=trace, dataset=dataset)
+    @cache
+    def tokenizer(name: str) -> Vocabulary:
+        read, digest = tokenizer_at(base / name)
+        try:
+            words = whole_words(read.pieces, read.count)
+        except UsageError as error:
+            raise UsageError(f"{base / name}: {error}") from error
+        return Vocabulary(file=kept(name), sha256=digest, text="\n".join(words).encode())
+
+    return Load(trace=trace, dataset=dataset, tokenizer=tokenizer)
 
 
 def remembered(directory: Path) -> Load:
@@ -79,21 +95,25 @@ def remembered(directory: Path) -> Load:
         file = Trace(file=name, sha256=facts["sha256"], has_lengths=found["prompt"] is not None)
         return Described(file=file, **found)
 
-    def dataset(name: str) -> Described[Dataset]:
+    def dataset(name: str, by: str | None) -> Described[Dataset]:
         if (facts := known.get(_DATASET + name)) is None:
-            return read.dataset(name)
+            return read.dataset(name, by)
         found = lengths(facts)
         file = Dataset(file=name, sha256=facts["sha256"], has_lengths=found["output"] is not None)
         return Described(file=file, **found)
 
-    return Load(trace=trace, dataset=dataset)
+    def tokenizer(name: str) -> Vocabulary:
+        facts = known.get(_TOKENIZER + name)
+        return Vocabulary(file=name, sha256=facts["sha256"]) if facts else read.tokenizer(name)
+
+    return Load(trace=trace, dataset=dataset, tokenizer=tokenizer)
 
 
-def _unreadable(name: str) -> Any:
+def _unreadable(name: str, *_: object) -> Any:
     raise UsageError(f"{name} cannot be read here; write the workload into a file")
 
 
-nowhere = Load(trace=_unreadable, dataset=_unreadable)  # for who has no folder to read files in
+nowhere = Load(trace=_unreadable, dataset=_unreadable, tokenizer=_unreadable)  # for who has no folder to read files in
 
 
 def noted(workloads: Iterable[Workload | CommandWorkload]) -> dict[str, str]:
@@ -107,6 +127,8 @@ def noted(workloads: Iterable[Workload | CommandWorkload]) -> dict[str, str]:
         if (dataset := workload.dataset) is not None:
             facts = {"sha256": dataset.sha256, "prompts": len(dataset.sizes), **_described(dataset)}
             known[_DATASET + dataset.file] = facts
+        if (vocabulary := workload.tokenizer) is not None:
+            known[_TOKENIZER + vocabulary.file] = {"sha256": vocabulary.sha256, "words": len(vocabulary.words)}
     return {INPUTS: json.dumps(known, indent=2) + "\n"} if known else {}
 
 
@@ -130,15 +152,30 @@ def _like(numbers: object) -> Lengths:
 
 
 def _parsed(path: Path, name: str, parse: Callable[[str, str], _File]) -> _File:
+    text = _text_of(path)
     try:
-        text = path.read_text(encoding="utf-8")
+        return parse(text, name)
+    except UsageError as error:
+        raise UsageError(f"{path}: {error}") from error
+
+
+def _tokenizer(path: Path) -> tuple[Tokenizer, str]:
+    """The tokenizer of a file, or of the file in a model's folder; and the file's digest."""
+    if path.is_dir():
+        path = path / "tokenizer.json"
+    text = _text_of(path)
+    try:
+        return tokenizer_of(text), hashlib.sha256(text.encode()).hexdigest()
+    except UsageError as error:
+        raise UsageError(f"{path}: {error}") from error
+
+
+def _text_of(path: Path) -> str:
+    try:
+        return path.read_text(encoding="utf-8")
     except FileNotFoundError as error:
         raise UsageError(f"there is no file {path}; a name counts from the folder of the file that names it") from error
     except OSError as error:
         raise UsageError(f"cannot read {path}: {error.strerror}") from error
     except UnicodeDecodeError as error:
         raise UsageError(f"{path} is no UTF-8 text; save it as UTF-8") from error
-    try:
-        return parse(text, name)
-    except UsageError as error:
-        raise UsageError(f"{path}: {error}") from error

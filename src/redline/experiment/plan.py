@@ -129,11 +129,13 @@ def _workload_content(workload: Workload | CommandWorkload) -> dict[str, object]
         del content["name"]
         return {**content, "command": redact(list(workload.command))}
     plain = asdict(Workload(name="", prompt=workload.prompt, output=workload.output))
-    content = asdict(replace(workload, name="", trace=None, dataset=None))
+    content = asdict(replace(workload, name="", trace=None, dataset=None, tokenizer=None))
     if (trace := workload.trace) is not None:
         content["trace"] = {"sha256": trace.sha256, "lengths": trace.has_lengths}
     if (dataset := workload.dataset) is not None:
         content["dataset"] = {"sha256": dataset.sha256, "lengths": dataset.has_lengths}
+    if workload.tokenizer is not None:
+        content["tokenizer"] = {"sha256": workload.tokenizer.sha256}
     # Settings that came later count only where they are used: older trials keep their key.
     told = {key: value for key, value in content.items() if key in _FIRST_SETTINGS or value != plain[key]}
     return {**told, "generator": GENERATOR}

@@ -9,18 +9,14 @@ from dataclasses import asdict, replace
 from pathlib import PurePath
 from typing import Any
 
-from redline.experiment.commands import placeholders
 from redline.experiment.datasets import is_dataset
 from redline.experiment.inputs import Described, Load, nowhere
 from redline.experiment.loadshape import SHAPE
 from redline.experiment.presets import PRESETS
 from redline.experiment.reserved import misplaced
 from redline.experiment.settings import Path, Problem, Read, choice, flag, not_yet, read, text, told, words
-from redline.model import CommandWorkload, Dataset, Lengths, Prefix, Trace, UsageError, Variable, Workload
+from redline.model import CommandWorkload, Dataset, Lengths, Prefix, Trace, UsageError, Workload
 from redline.units import nearest, parse_count, parse_duration, parse_not_negative, parse_positive, parse_share
-
-READERS = ("vllm", "sglang", "guidellm", "aiperf", "inference-perf")
-PLACEHOLDERS = ("url", "model", "rate", "concurrency", "requests", "seed", "result")  # of an external command
 
 
 def _preset_name(value: object) -> str:
@@ -93,6 +89,7 @@ _OVERRIDES: Mapping[str, Read] = {
     "min_tokens": parse_count,
     "repeat": flag,
     "prefix": _prefix,
+    "tokenizer": text,
     "extra": _extra,
     "request_timeout_s": parse_duration,
     **SHAPE,
@@ -127,7 +124,12 @@ def workload_of(
     `load` reads the files that they name.
     """
     before = len(problems)
-    files = {"trace": lambda file: load.trace(text(file)), "dataset": lambda file: load.dataset(text(file))}
+    tokenizer = section.get("tokenizer") if isinstance(section, Mapping) else None
+    files: Mapping[str, Read] = {
+        "trace": lambda file: load.trace(text(file)),
+        "dataset": lambda file: load.dataset(text(file), tokenizer if isinstance(tokenizer, str) else None),
+        "tokenizer": lambda file: load.tokenizer(text(file)),
+    }
     settings = read(section, {**_ALL, **files}, path, problems)
     given = set(section) if isinstance(section, Mapping) else set()
 
@@ -241,6 +243,8 @@ def _contradictions(workload: Workload, settings: Mapping[str, Any]) -> list[tup
         found.append(
             ("dataset", f'prompt {n + 1} of {workload.dataset.file} is messages: only api = "chat" takes those')
         )
+    if workload.prompt_kind == "tokens" and workload.tokenizer is not None:
+        found.append(("tokenizer", 'tokenizer does nothing beside prompt_kind = "tokens": token ids need no words'))
     if workload.min_tokens is not None and workload.ignore_eos:
         found.append(("min_tokens", "min_tokens needs ignore_eos = false: else outputs are as long as asked"))
     if workload.min_tokens is not None and workload.min_tokens > (workload.max_tokens or math.inf):
@@ -254,29 +258,6 @@ def _contradictions(workload: Workload, settings: Mapping[str, Any]) -> list[tup
     if workload.arrivals == "gamma" and "burstiness" not in settings:
         found.append(("arrivals", 'arrivals = "gamma" needs burstiness, such as 0.5; 1 is the same as poisson'))
     return found
-
-
-def check_command(workload: CommandWorkload, by: Variable, path: Path, problems: list[Problem]) -> None:
-    """Does an external command take the load that is searched, and nothing that nobody gives?"""
-    names = placeholders(workload.command)
-    other = "concurrency" if by == "rate" else "rate"
-
-    def problem(key: str, text: str) -> None:
-        problems.append(Problem(path=(*path, key), text=text))
-
-    if unknown := [name for name in names if name not in PLACEHOLDERS]:
-        hints = ", ".join(f"{{{name}}} ({nearest(name, PLACEHOLDERS)})" for name in unknown)
-        problem("command", f"unknown placeholder {hints}")
-    if other in names:
-        problem("command", f"{{{other}}} has no value when {by} is searched: remove it, or search by {other}")
-    if by not in names:
-        problem("command", f"the command must take the load that is searched: put {{{by}}} in it")
-    if "result" not in names:
-        problem("command", "the command must leave its result file where it is told: put {result} in it")
-    reader = workload.reader
-    if ":" not in reader and reader not in READERS:
-        why = f"is unknown; {nearest(reader, READERS)}"
-        problem("reader", f'reader "{reader}" {why}; your own is "package.module:function"')
 
 
 def parse_workload(spec: str, load: Load = nowhere) -> Workload:

@@ -65,6 +65,15 @@ def calibrated(learning: Learning, shape: Shape, first: Reply) -> Shape:
         words = max(min(words, int(shape.context_limit / 2 / a_word)), 2 * FIRST_WORDS)
     short, long = _prompt_tokens(learning, shape, FIRST_WORDS, first), _prompt_tokens(learning, shape, words, None)
     per_word = (long - short) / (words - FIRST_WORDS)
+    if (vocabulary := learning.workload.tokenizer) is not None:
+        if short < 0 or long < 0:
+            learning.warnings.append("the server does not tell how long prompts are: those of a template do not count")
+            return replace(shape, tokens_per_word=1.0, extra_tokens=0.0)
+        if per_word != 1:
+            learning.warnings.append(
+                f"{vocabulary.file} is not how {learning.model} counts: {words - FIRST_WORDS:,} tokens by the one are "
+                f"{long - short:,} by the other; lengths go by what the server counts"
+            )
     if short < 0 or long < 0 or not 0.2 < per_word < 50:
         learning.warnings.append(
             f"the server does not tell how long prompts are: {shape.tokens_per_word:g} tokens per word are assumed"
@@ -103,15 +112,8 @@ def with_sizes(learning: Learning, shape: Shape, workload: Workload) -> Workload
     if dataset is None:
         return workload
     most = longest(shape)
-    sample = _some_text(dataset, 4 * min(_MOST_WORDS, (most or _MOST_WORDS) // 8))
-    learning.seed += 1
-    payloads = Payloads(learning.target, learning.model, learning.workload, shape, learning.seed)
-    count = _counted(learning, payloads.opened(orjson.dumps(sample), 1))
-    known = count - shape.extra_tokens - FIRST_WORDS * shape.tokens_per_word
-    if count < 0 or known <= 0:
-        learning.warnings.append("the server does not tell how long prompts are: four bytes per token are assumed")
-    else:
-        dataset = replace(dataset, tokens_per_byte=known / len(sample.encode()))
+    if not len(dataset.prompt_tokens):
+        dataset = _estimated(learning, shape, dataset, most)
     fits = lengths.prompt_tokens(dataset) <= (most or np.inf)
     if most is not None and not fits.all():
         if not fits.any():
@@ -125,6 +127,19 @@ def with_sizes(learning: Learning, shape: Shape, workload: Workload) -> Workload
         )
         dataset = replace(dataset, most_tokens=most)
     return replace(workload, dataset=dataset)
+
+
+def _estimated(learning: Learning, shape: Shape, dataset: Dataset, most: int | None) -> Dataset:
+    """With the tokens of a byte, from what the server counts of some prompts."""
+    sample = _some_text(dataset, 4 * min(_MOST_WORDS, (most or _MOST_WORDS) // 8))
+    learning.seed += 1
+    payloads = Payloads(learning.target, learning.model, learning.workload, shape, learning.seed)
+    count = _counted(learning, payloads.opened(orjson.dumps(sample), 1))
+    known = count - shape.extra_tokens - FIRST_WORDS * shape.tokens_per_word
+    if count < 0 or known <= 0:
+        learning.warnings.append("the server does not tell how long prompts are: four bytes per token are assumed")
+        return dataset
+    return replace(dataset, tokens_per_byte=known / len(sample.encode()))
 
 
 def _some_text(dataset: Dataset, size: int) -> str:

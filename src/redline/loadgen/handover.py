@@ -8,17 +8,17 @@ from dataclasses import asdict, fields, replace
 from typing import Any, TypeVar
 
 from redline.loadgen.payload import Shape, Target
-from redline.model import Dataset, Lengths, Prefix, ThinkTime, Trace, Workload
+from redline.model import Dataset, Lengths, Prefix, ThinkTime, Trace, Vocabulary, Workload
 
-_FILES: Mapping[str, Callable[..., Any]] = {"trace": Trace, "dataset": Dataset}
-_File = TypeVar("_File", Trace, Dataset)
+_FILES: Mapping[str, Callable[..., Any]] = {"trace": Trace, "dataset": Dataset, "tokenizer": Vocabulary}
+_File = TypeVar("_File", Trace, Dataset, Vocabulary)
 
 
 def to_json(value: Target | Shape | Workload) -> dict[str, Any]:
     """All but what `inputs_of` has."""
     if not isinstance(value, Workload):
         return asdict(value)
-    facts = asdict(replace(value, trace=None, dataset=None))
+    facts = asdict(replace(value, trace=None, dataset=None, tokenizer=None))
     for kind in _FILES:
         if (file := getattr(value, kind)) is not None:
             facts[kind] = {name: entry for name, entry in _fields(file).items() if not _is_column(entry)}
@@ -70,5 +70,5 @@ def _is_column(entry: object) -> bool:
     return isinstance(entry, array | bytes)
 
 
-def _fields(file: Trace | Dataset) -> dict[str, Any]:
+def _fields(file: Trace | Dataset | Vocabulary) -> dict[str, Any]:
     return {entry.name: getattr(file, entry.name) for entry in fields(file)}

@@ -125,8 +125,9 @@ class Payloads:
 
     def __init__(self, target: Target, model: str, workload: Workload, shape: Shape, seed: int) -> None:
         self.workload, self.shape, self._seed = workload, shape, seed
-        self._prompts = Prompts(seed, shape.ids)
-        self._groups = Prompts(0, shape.ids) if workload.repeat and workload.prefix else self._prompts
+        words = workload.tokenizer.words if workload.tokenizer is not None else ()
+        self._prompts = Prompts(seed, shape.ids, words)
+        self._groups = Prompts(0, shape.ids, words) if workload.repeat and workload.prefix else self._prompts
         self._head = _head(target, "POST", PATHS[workload.api], True)
         options: dict[str, Any] = {"model": model, "stream": True}
         if shape.include_usage:

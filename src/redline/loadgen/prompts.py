@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import struct
+from collections.abc import Sequence
 from hashlib import blake2b
 
 import numpy as np
@@ -35,13 +36,13 @@ class Prompts:
     Prompts of fewer than about five pieces can be alike. Of one i, a shorter text is how a longer one begins.
     """
 
-    def __init__(self, seed: int, ids: tuple[int, int] | None = None) -> None:
+    def __init__(self, seed: int, ids: tuple[int, int] | None = None, words: Sequence[str] = ()) -> None:
         self._seed = seed
-        self._ids = ids
+        self._ids, self._words = ids, words or _WORDS
         self.joint = "," if ids else " "
         rng = np.random.default_rng([0xB0, abs(seed)])
-        picks = rng.integers(ids[0], ids[1], _POOL) if ids else rng.integers(0, len(_WORDS), _POOL)
-        pieces = [str(pick) for pick in picks] if ids else [_WORDS[pick] for pick in picks]
+        picks = rng.integers(ids[0], ids[1], _POOL) if ids else rng.integers(0, len(self._words), _POOL)
+        pieces = [str(pick) for pick in picks] if ids else [self._words[pick] for pick in picks]
         self._text = self.joint.join(pieces) + self.joint
         self._starts = np.concatenate([[0], np.cumsum([len(piece) + 1 for piece in pieces])]).tolist()
 
@@ -63,6 +64,6 @@ class Prompts:
 
     def _head(self, digest: bytes) -> list[str]:
         if self._ids is None:
-            return [_WORDS[byte] for byte in digest[:_HEAD]]
+            return [self._words[byte % len(self._words)] for byte in digest[:_HEAD]]
         low, high = self._ids
         return [str(low + drawn % (high - low)) for drawn in _TWO_BYTES.unpack_from(digest)]
