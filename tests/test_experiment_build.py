@@ -30,6 +30,7 @@ from redline.model import (
     Workload,
 )
 from redline.sla import parse_sla
+from redline.talks import turns_like
 
 GOOD = {
     "server": 'command = "vllm serve m --port {port}"',
@@ -597,10 +598,19 @@ def test_a_question_to_a_running_server_reads_back_as_the_same_experiment(load):
     assert replace(experiment, name="exp") == load(experiment_to_toml(experiment))
 
 
-@pytest.mark.parametrize("think", [ThinkTime(mean=2.0), ThinkTime(mean=0.5, cv=1.5)])
-def test_a_shaped_load_reads_back_as_the_same_experiment(load, think):
-    workload = replace(PRESETS["chat"], name="chat", think_time_s=think)
-    experiment = find_experiment("http://h:1", ["p99_ttft_ms<=200"], {"by": "concurrency"}, workload)
+@pytest.mark.parametrize(
+    ("by", "shape"),
+    [
+        ("concurrency", {"think_time_s": ThinkTime(mean=2.0)}),
+        ("concurrency", {"think_time_s": ThinkTime(mean=0.5, cv=1.5), "ramp_s": 2.5}),
+        ("rate", {"max_in_flight": 8, "ramp_s": 30.0}),
+        ("rate", {"turns": turns_like(4, 0.0), "think_time_s": ThinkTime(mean=2.0)}),
+        ("concurrency", {"turns": turns_like(2.5, 0.7)}),
+    ],
+)
+def test_a_shaped_load_reads_back_as_the_same_experiment(load, by, shape):
+    workload = replace(PRESETS["chat"], name="chat", **shape)
+    experiment = find_experiment("http://h:1", ["p99_ttft_ms<=200"], {"by": by}, workload)
 
     assert replace(experiment, name="exp") == load(experiment_to_toml(experiment))
 
@@ -612,6 +622,8 @@ def test_a_shaped_load_reads_back_as_the_same_experiment(load, think):
         ("max_in_flight=8", "concurrency", "max_in_flight does nothing by concurrency"),
         ("think_time_s=2", "concurrency", None),
         ("max_in_flight=8", "rate", None),
+        ("turns=3,think_time_s=2", "rate", None),
+        ("turns=3", "concurrency", None),
     ],
 )
 def test_find_refuses_a_shape_that_does_not_fit_its_load(shape, by, says):

@@ -11,7 +11,8 @@ from hypothesis import strategies as st
 from redline.loadgen.handover import inputs_of, shape_from, to_json, workload_from
 from redline.loadgen.payload import Payloads, Shape, fitting, message, room, target_of
 from redline.loadgen.prompts import Prompts
-from redline.model import Endpoint, Lengths, Trace, UsageError, Workload
+from redline.model import Endpoint, Lengths, ThinkTime, Trace, UsageError, Workload
+from redline.talks import turns_like
 
 CHAT = Workload(name="chat", prompt=Lengths(mean=100, cv=0.5), output=Lengths(mean=50, cv=0.5))
 
@@ -143,6 +144,8 @@ def test_what_goes_to_the_worker_comes_back_the_same():
 
     assert shape == shape_from(json.loads(json.dumps(to_json(shape))))
     assert CHAT == workload_from(json.loads(json.dumps(to_json(CHAT))), inputs_of(CHAT))
+    talking = replace(CHAT, turns=turns_like(4.0, 0.5), think_time_s=ThinkTime(mean=2.0, cv=1.0))
+    assert talking == workload_from(json.loads(json.dumps(to_json(talking))), inputs_of(talking))
 
 
 def test_a_trace_goes_to_the_worker_as_numbers():

@@ -12,6 +12,7 @@ from redline.loadgen.learning import Reply
 from redline.loadgen.payload import target_of
 from redline.loadgen.preflight import preflight
 from redline.model import Endpoint, Lengths, RedlineError, UsageError, Vocabulary, Workload
+from redline.talks import turns_like
 
 URL = "http://host:8000"
 CHAT = Workload(name="chat", prompt=Lengths(mean=200), output=Lengths(mean=50))
@@ -217,6 +218,14 @@ def test_a_workload_beyond_the_context_is_refused_before_any_prompt_of_its_lengt
     ):
         learn(server)
     assert len(server.asked) == 1
+
+
+def test_conversations_beyond_the_context_are_told_of():
+    talking = Workload(name="w", prompt=Lengths(mean=200), output=Lengths(mean=50), turns=turns_like(4, 0.0))
+    text = "conversations come to 1,000 tokens on average, and the context takes 900: their oldest turns are left out"
+
+    assert text in learn(FakeServer(models={"id": "m", "max_model_len": 900}), talking).warnings
+    assert text not in learn(FakeServer(models={"id": "m", "max_model_len": 2000}), talking).warnings
 
 
 def test_a_tail_beyond_the_context_is_cut_and_said():

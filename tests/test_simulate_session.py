@@ -11,6 +11,7 @@ from redline.model import Failed, Lengths, Measured, Probe, Stop, ThinkTime, Wor
 from redline.records import Records, Status
 from redline.simulate.profiles import PROFILES, Faults, Profile
 from redline.simulate.session import VirtualSession
+from redline.talks import turns_like
 
 DEMO = PROFILES["demo"]
 CHAT = Workload(name="chat", prompt=Lengths(mean=128, cv=0.5), output=Lengths(mean=24, cv=0.5))
@@ -131,6 +132,18 @@ def test_users_who_think_send_as_many_requests_as_pauses_and_answers_leave_time_
 
     assert per_s.mean() == pytest.approx(100 / cycle_s, rel=0.03)
     assert per_s == pytest.approx(per_s.mean(), rel=0.25)  # from the first seconds on
+
+
+def test_a_prefix_cache_holds_what_was_said_before():
+    talking = replace(CHAT, turns=turns_like(6, 0.0), think_time_s=ThinkTime(mean=1.0, cv=1.0))
+    caching = replace(DEMO, prefix_cache_tokens=100_000, max_model_len=8_192)
+    told = [
+        measured(profile, replace(USERS, spread_s=0.1, max_s=40.0), workload=talking).records
+        for profile in (replace(caching, prefix_cache_tokens=0), caching)
+    ]
+    plain_ms, cached_ms = (np.median(records.ttft_ms()[records.tokens_in > 500]) for records in told)
+
+    assert cached_ms < 0.7 * plain_ms
 
 
 def test_an_idle_hour_costs_nothing_and_shows_as_nothing():

@@ -10,8 +10,10 @@ from hypothesis import strategies as st
 
 from redline import arrivals
 from redline.model import Lengths, ThinkTime, Workload
+from redline.talks import turns_like, turns_of
 from redline.users import Users, pause_s
 
+TURNS = st.sampled_from([None, turns_like(1, 0.0), turns_like(3, 0.0), turns_like(4.0, 0.7)])
 THINKS = st.builds(ThinkTime, mean=st.floats(0.01, 100), cv=st.sampled_from([0.0, 0.3, 1.0, 2.0]))
 
 
@@ -55,27 +57,35 @@ def test_a_pause_is_fixed_by_the_seed_the_user_and_the_turn(think, seed, user, t
 
 
 @settings(deadline=None)
-@given(THINKS, st.integers(0, 99), st.integers(1, 12), st.randoms(use_true_random=False))
-def test_the_order_of_the_answers_changes_no_pause_and_no_first_request(think, seed, count, random):
+@given(THINKS, TURNS, st.integers(0, 99), st.integers(1, 12), st.randoms(use_true_random=False))
+def test_the_order_of_the_answers_changes_no_pause_and_no_first_request(think, turns, seed, count, random):
     def trial(response_s):
-        sent = run(Users(workload(think_time_s=think), "concurrency", count, seed, 1.0), response_s, 5 * think.mean + 5)
+        users = Users(workload(think_time_s=think, turns=turns), "concurrency", count, seed, 1.0)
+        sent = run(users, response_s, 5 * think.mean + 5)
         ends = {(user, turn): end for _, end, user, turn in sent}
-        return {
-            (user, turn): due - ends.get((user, turn - 1), 0.0) for due, _, user, turn in sent
-        }  # how long after its answer each was sent
+        return {(user, turn): due - ends.get(before(user, turn), 0.0) for due, _, user, turn in sent}
+
+    def before(user, turn):
+        return (user - count, turns_of(turns, seed, user - count) - 1) if turns and not turn else (user, turn - 1)
 
     fast, slow = trial(lambda i: 0.01), trial(lambda i: random.uniform(0.01, think.mean))
 
     common = fast.keys() & slow.keys()
-    assert {(user, 0) for user in range(count)} & fast.keys() <= common
+    assert len(common) >= min(count, len(fast))
     for key in common:
         assert fast[key] == pytest.approx(slow[key], rel=1e-9, abs=1e-9)
 
 
 @settings(deadline=None)
-@given(st.one_of(st.none(), THINKS), st.sampled_from(["rate", "concurrency"]), st.integers(0, 99), st.floats(0.02, 3.0))
-def test_requests_are_due_in_ascending_order_whenever_answers_come(think, by, seed, response_s):
-    users = Users(workload(think_time_s=think), by, 6, seed, 2.0)
+@given(
+    st.one_of(st.none(), THINKS),
+    TURNS,
+    st.sampled_from(["rate", "concurrency"]),
+    st.integers(0, 99),
+    st.floats(0.02, 3),
+)
+def test_requests_are_due_in_ascending_order_whenever_answers_come(think, turns, by, seed, response_s):
+    users = Users(workload(think_time_s=think, turns=turns), by, 6, seed, 2.0)
     due = [turn[0] for turn in run(users, lambda i: response_s * (1 + i % 3), 5.0)]
 
     assert due == sorted(due)
@@ -126,3 +136,84 @@ def test_an_open_loop_has_the_schedule_and_nobody_comes_back():
     due = np.concatenate(list(islice(arrivals.times(workload(), 20.0, 5), 2)))[:2000]
     np.testing.assert_array_equal(due, [turn.due_s for turn in turns])
     assert [(i, 0) for i in range(2000)] == [(turn.user, turn.number) for turn in turns]
+
+
+# ---- conversations ---------------------------------------------------------------------------------------------------
+
+
+@settings(deadline=None)
+@given(TURNS.filter(bool), st.sampled_from(["rate", "concurrency"]), st.integers(0, 99), st.floats(0, 5))
+def test_turns_follow_each_other_to_the_last_one(turns, by, seed, ramp_s):
+    think = ThinkTime(mean=1.0, cv=1.0)
+    users = Users(workload(think_time_s=think, turns=turns, ramp_s=ramp_s), by, 5, seed, 1.0)
+    ends, last = {}, {}
+    for due, end, user, turn in run(users, lambda i: 0.1, 20.0):
+        assert turn < turns_of(turns, seed, user)
+        if user in last:
+            assert turn == last[user] + 1
+            assert due == pytest.approx(ends[user] + pause_s(think, seed, user, turn - 1))
+        else:
+            assert turn == 0 or due <= 10.0  # met in its midst
+        ends[user], last[user] = end, turn
+
+
+def test_a_user_of_a_closed_loop_begins_the_next_conversation_after_the_last_turn():
+    users = Users(workload(turns=turns_like(3, 0.0)), "concurrency", 2, 4, 1.0)
+    seen = []
+    for at in range(40):
+        turn = users.take()
+        seen.append((turn.user, turn.number))
+        users.answered(turn, float(at))
+    mine = [(user, number) for user, number in seen if user % 2 == 0]
+
+    first = mine[0][1]
+    assert [(2 * (i // 3), i % 3) for i in range(first, first + len(mine))] == mine
+
+
+def test_a_conversation_whose_answer_fails_is_broken_off():
+    turns = turns_like(5, 0.0)
+    closed = Users(workload(turns=turns), "concurrency", 1, 4, 1.0)
+    closed.answered(closed.take(), 7.0, ok=False)
+    opened = Users(workload(turns=turns), "rate", 10.0, 4)
+    first = opened.take()
+    due_s = opened.due_s
+    opened.answered(first, first.due_s, ok=False)
+
+    assert (7.0, 1, 0) == closed.take()
+    assert due_s == opened.due_s
+
+
+@pytest.mark.parametrize("turns", [turns_like(4, 0.0), turns_like(3.0, 0.8)], ids=["alike", "various"])
+@pytest.mark.parametrize("cv", [0.0, 1.0])
+def test_requests_of_conversations_come_at_the_rate_from_the_beginning(turns, cv):
+    load = workload(think_time_s=ThinkTime(mean=5.0, cv=cv), turns=turns)
+    sent = run(Users(load, "rate", 40.0, 3), lambda i: 0.01, 120.0)
+    per_s = np.histogram([due for due, *_ in sent], bins=6, range=(0, 120))[0] / 20
+
+    assert per_s == pytest.approx(40.0, rel=0.25)
+    assert per_s.mean() == pytest.approx(40.0, rel=0.08)
+
+
+def test_a_ramp_of_conversations_grows_evenly_to_the_rate():
+    load = workload(think_time_s=ThinkTime(mean=5.0, cv=1.0), turns=turns_like(4, 0.0), ramp_s=40.0)
+    sent = run(Users(load, "rate", 100.0, 3), lambda i: 0.01, 40.0)
+    per_s = np.histogram([due for due, *_ in sent], bins=8, range=(-40, 40))[0] / 10
+
+    assert per_s[:4] == pytest.approx(100 * (np.arange(4) + 0.5) / 4, rel=0.3, abs=6)
+    assert per_s[4:] == pytest.approx(100.0, rel=0.15)
+
+
+@settings(deadline=None)
+@given(TURNS, st.sampled_from(["rate", "concurrency"]), st.integers(1, 4), st.integers(0, 99), st.floats(0, 5))
+def test_several_processes_share_the_users_among_them(turns, by, processes, seed, ramp_s):
+    load = workload(think_time_s=ThinkTime(mean=1.0, cv=1.0), turns=turns, ramp_s=ramp_s)
+
+    def sent(first, step):
+        return run(Users(load, by, 7, seed, 1.0, (first, step)), lambda i: 0.1, 6.0)
+
+    shares = [sent(process, processes) for process in range(processes)]
+    assert sorted(sent(0, 1)) == sorted(row for share in shares for row in share)
+    for process, share in enumerate(shares):
+        assert {user % 7 % processes if by == "concurrency" else user % processes for _, _, user, _ in share} <= {
+            process
+        }

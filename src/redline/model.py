@@ -80,7 +80,8 @@ class Workload:
     ignore_eos: bool = True
     request_timeout_s: float = 600.0
     trace: Trace | None = None  # its times where `arrivals` says so, its lengths where it has any
-    think_time_s: ThinkTime | None = None  # closed loop: between an answer and the user's next request
+    think_time_s: ThinkTime | None = None  # between an answer and the next request of its user, or conversation
+    turns: Lengths | None = None  # of conversations, in which each request repeats what was said before it
     ramp_s: float = 0.0  # before a trial: the rate rises from nothing, users come one after another
     max_in_flight: int | None = None  # open loop: with so many on their way, whoever is due waits in the client
     dataset: Dataset | None = None  # its prompts instead of made-up ones

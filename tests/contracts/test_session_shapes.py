@@ -1,4 +1,4 @@
-"""How every Session shapes its load: users who think, a cap on requests in flight, and a ramp."""
+"""How every Session shapes its load: users who think, a cap on requests in flight, ramps and conversations."""
 
 import re
 import subprocess
@@ -16,6 +16,7 @@ from redline.model import Endpoint, Lengths, Measured, Probe, Session, ThinkTime
 from redline.records import Status
 from redline.simulate.profiles import PROFILES
 from redline.simulate.session import VirtualSession
+from redline.talks import sizes, turns_like, turns_of
 from redline.users import pause_s
 
 WORKLOAD = Workload(name="w", prompt=Lengths(mean=20), output=Lengths(mean=3))
@@ -200,3 +201,52 @@ def test_each_second_of_a_trial_after_a_ramp_shows_what_the_end_shows(opened):
     for records in seen:
         assert records.scheduled_s == pytest.approx(final.scheduled_s[: len(records)])
         assert (records.tokens_asked == final.tokens_asked[: len(records)]).all()
+
+
+# ---- conversations ---------------------------------------------------------------------------------------------------
+
+TALKING = replace(WORKLOAD, prompt=Lengths(mean=30, cv=0.3), output=Lengths(mean=4, cv=0.3), turns=turns_like(3, 0.0))
+
+
+def test_each_turn_repeats_what_was_said_before_it(opened):
+    found = measured(opened, TALKING, replace(USERS, load=1.0, spread_s=0.0), seed=3).records
+    seen = found.tokens_in[found.ok]
+    begins = np.flatnonzero(np.diff(seen) < 0) + 1
+    whole = [(user, begin) for user, begin in enumerate(begins, 1) if begin + 3 <= len(seen)]
+
+    assert len(whole) > 2
+    for user, begin in whole:
+        each = sizes(TALKING, 3, user)
+        before = [sum(sum(size) for size in each[:turn]) for turn in range(3)]
+        asked = [size.prompt + said for size, said in zip(each, before, strict=True)]
+        assert seen[begin : begin + 3] == pytest.approx(asked, rel=0.05, abs=8)
+        assert (found.tokens_asked[begin : begin + 3] == [size.output for size in each]).all()
+
+
+@pytest.mark.parametrize("cap", [None, 3], ids=["free", "capped"])
+def test_conversations_of_an_open_loop_come_at_the_rate_of_their_requests(opened, cap):
+    load = replace(TALKING, think_time_s=ThinkTime(mean=0.2, cv=1.0), max_in_flight=cap)
+    outcome = measured(opened, load, replace(RATE, load=60.0, max_s=2.5), seed=5)
+    found = outcome.records
+
+    assert len(found) == pytest.approx(60 * outcome.duration_s, rel=0.4)
+    assert (np.diff(found.scheduled_s) >= 0).all()
+    assert outcome.client.due == len(found) == outcome.client.sent + outcome.client.held_back
+    assert found.tokens_in.max() > 80
+
+
+def test_conversations_last_through_a_ramp(opened):
+    load = replace(TALKING, think_time_s=ThinkTime(mean=0.2), ramp_s=0.5)
+    found = measured(opened, load, replace(RATE, load=60.0), seed=5).records
+
+    assert (found.scheduled_s >= 0).all()
+    assert found.ok.sum() > 30
+
+
+def test_the_oldest_turns_are_left_out_where_all_do_not_fit(opened):
+    long = replace(TALKING, prompt=Lengths(mean=900), output=Lengths(mean=4), turns=turns_like(8, 0.0))
+    found = measured(opened, long, replace(USERS, max_s=2.5)).records
+
+    assert turns_of(long.turns, 1, 0) == 8
+    assert set(found.status) <= {Status.OK, Status.RUNNING}
+    assert 2_000 < found.tokens_in[found.ok].max() < 4_096  # the context of the simulated server

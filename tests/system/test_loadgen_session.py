@@ -31,8 +31,9 @@ from redline.model import (
     Workload,
 )
 from redline.records import Status
+from redline.talks import turns_like
 from scripted import CLOSE, RESET, obedient, scripted
-from streams import DONE, HEAD, answer, chunk, delta, event, plain, stream
+from streams import DONE, HEAD, answer, chunk, delta, event, plain, stream, usage
 from waiting import gone, until
 
 CHAT = Workload(name="chat", prompt=Lengths(mean=40, cv=0.3), output=Lengths(mean=4, cv=0.5))
@@ -145,6 +146,50 @@ def test_prompts_that_a_ramp_took_are_sent_too():
 
     assert 2 * 40 + 20 < len(texts)
     assert len(set(texts)) == len(texts)
+
+
+def test_a_conversation_repeats_the_prompts_and_the_answers_that_the_server_gave():
+    workload = Workload(name="w", prompt=Lengths(mean=12), output=Lengths(mean=2), turns=turns_like(3, 0.0))
+    number = count()
+
+    def talkative(_):
+        said = next(number)
+        text = [delta(content=f'said "{said}"'), delta(reasoning_content="hm"), delta("stop", content=" é")]
+        return [stream(delta(role="assistant", content=""), *text, usage(12, 2), DONE)]
+
+    with scripted() as server, open_session(endpoint(server), workload) as session:
+        server.script = talkative
+        server.requests.clear()
+        records = measured(session.measure(users(2, max_requests=40), never, seed=5)).records
+        asked = [[(m["role"], m["content"]) for m in request.json["messages"]] for request in server.posts]
+
+    answers = {f'said "{n}" é' for n in range(len(asked))}
+    assert records.ok.sum() > 30
+    assert {1, 3, 5} == {len(messages) for messages in asked}
+    for messages in asked:
+        assert ["user", "assistant"] * (len(messages) // 2) + ["user"] == [role for role, _ in messages]
+    for longer in (messages for messages in asked[6:] if len(messages) > 1):
+        assert longer[:-2] in asked
+        assert longer[-2][1] in answers
+    firsts = [messages[0] for messages in asked if len(messages) == 1]
+    assert len(set(firsts)) == len(firsts)
+
+
+def test_a_conversation_ends_where_an_answer_fails():
+    workload = Workload(name="w", prompt=Lengths(mean=12), output=Lengths(mean=2), turns=turns_like(50, 0.0))
+    turn = count()
+
+    def failing(request):
+        return [plain(500, b"oops", "text/plain")] if next(turn) % 4 == 3 else obedient(request)
+
+    with scripted() as server, open_session(endpoint(server), workload) as session:
+        server.script = failing
+        server.requests.clear()
+        measured(session.measure(users(1, max_requests=17), never, seed=5))
+        lengths = [len(request.json["messages"]) for request in server.posts]
+
+    first = lengths[0]
+    assert [first, first + 2, first + 4, first + 6, 1, 3, 5, 7, 1, 3, 5, 7] == lengths[:12]
 
 
 def test_requests_are_as_long_as_asked_and_never_alike(good):

@@ -49,6 +49,8 @@ def _workload(workload: Workload | CommandWorkload) -> dict[str, object]:
         return {key: value for key, value in asdict(workload).items() if key != "name"}
     plain = Workload(name=workload.name, prompt=Lengths(mean=0), output=Lengths(mean=0))
     settings = _changed(workload, plain)
+    if workload.turns is not None:
+        settings["turns"] = {"mean": workload.turns.mean, "cv": workload.turns.cv}
     if workload.arrivals == "gamma":
         settings["burstiness"] = workload.burstiness
     if workload.trace is not None:

@@ -5,28 +5,60 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from redline.experiment.settings import Path, Problem, Read, read
-from redline.model import ThinkTime, UsageError, Variable, Workload
-from redline.units import parse_count, parse_duration, parse_not_negative
+from redline.model import Lengths, ThinkTime, UsageError, Variable, Workload
+from redline.talks import turns_like
+from redline.units import parse_count, parse_duration, parse_not_negative, parse_positive
 
 
 def _think_time(value: object) -> ThinkTime:
     """{ mean, cv }, or one duration for pauses that are all the same."""
     if not isinstance(value, Mapping):
         return ThinkTime(mean=parse_duration(value))
+    table = {"mean": parse_duration, "cv": parse_not_negative}
+    return ThinkTime(**_table(value, table, "{ mean = 2, cv = 1 }: seconds"))
+
+
+def _turns(value: object) -> Lengths:
+    """{ mean, cv }, or one number for conversations that are all as long."""
+    if not isinstance(value, Mapping):
+        return turns_like(parse_count(value), 0.0)
+    settings = _table(value, {"mean": parse_positive, "cv": parse_not_negative}, "{ mean = 4, cv = 0.5 }: requests")
+    if not settings["mean"] >= 1:
+        raise UsageError(f"a mean of {settings['mean']:g} is less than one request")
+    return turns_like(settings["mean"], settings.get("cv", 0.0))
+
+
+def _table(value: Mapping[str, object], table: Mapping[str, Read], example: str) -> dict[str, float]:
     problems: list[Problem] = []
-    settings = read(value, {"mean": parse_duration, "cv": parse_not_negative}, (), problems)
+    settings = read(value, table, (), problems)
     if not problems and "mean" not in settings:
-        problems.append(Problem(path=(), text="mean missing; write { mean = 2, cv = 1 }: seconds, and how they vary"))
+        problems.append(Problem(path=(), text=f"mean missing; write {example}, and how they vary"))
     if problems:
         raise UsageError("; ".join(problem.text for problem in problems))
-    return ThinkTime(**settings)
+    return settings
 
 
 SHAPE: Mapping[str, Read] = {
+    "turns": _turns,
     "think_time_s": _think_time,
     "max_in_flight": parse_count,
     "ramp_s": parse_duration,
 }
+
+
+def contradictions(workload: Workload) -> list[tuple[str, str]]:
+    """What of a workload's shape does not fit the rest of it: a key, and why."""
+    if workload.turns is None:
+        return []
+    found = []
+    if workload.api != "chat":
+        found.append(("turns", 'turns needs api = "chat": completions have no messages to repeat'))
+    for key in ("trace", "dataset"):
+        if getattr(workload, key) is not None:
+            found.append(("turns", f"turns does nothing beside {key}, whose requests are sent as they are: remove one"))
+    if workload.prefix is not None:
+        found.append(("turns", "turns needs prompts without prefix, since what one repeats is its own: remove one"))
+    return found
 
 
 def check_load(workload: Workload, by: Variable, path: Path, problems: list[Problem]) -> None:
@@ -35,7 +67,7 @@ def check_load(workload: Workload, by: Variable, path: Path, problems: list[Prob
     def problem(key: str, why: str) -> None:
         problems.append(Problem(path=(*path, key), text=f"{key} does nothing by {by}, {why}"))
 
-    if by == "rate" and workload.think_time_s is not None:
-        problem("think_time_s", "where requests come by the schedule: remove it, or search by concurrency")
+    if by == "rate" and workload.think_time_s is not None and workload.turns is None:
+        problem("think_time_s", "where requests come by the schedule: add turns, remove it, or search by concurrency")
     if by == "concurrency" and workload.max_in_flight is not None:
         problem("max_in_flight", "where the load itself says how many are in flight: remove it, or search by rate")

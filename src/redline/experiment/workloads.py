@@ -11,7 +11,7 @@ from typing import Any
 
 from redline.experiment.datasets import is_dataset
 from redline.experiment.inputs import Described, Load, nowhere
-from redline.experiment.loadshape import SHAPE
+from redline.experiment.loadshape import SHAPE, contradictions
 from redline.experiment.presets import PRESETS
 from redline.experiment.reserved import misplaced
 from redline.experiment.settings import Path, Problem, Read, choice, flag, not_yet, read, text, told, words
@@ -231,7 +231,7 @@ def _changed(lengths: Lengths, given: Mapping[str, Any]) -> Lengths:
 
 
 def _contradictions(workload: Workload, settings: Mapping[str, Any]) -> list[tuple[str, str]]:
-    found = []
+    found = contradictions(workload)
     for key, lengths in (("prompt", workload.prompt), ("output", workload.output)):
         if not lengths.low <= lengths.mean <= lengths.high:
             at = key if key in settings else ""

@@ -13,6 +13,7 @@ from redline.loadgen.learning import Learning, Reply
 from redline.loadgen.payload import Payloads, Shape, longest, pieces, room
 from redline.loadgen.written import text_of
 from redline.model import Dataset, UsageError, Workload
+from redline.talks import mean_turns
 
 FIRST_WORDS = 8  # of the first request
 _LEAST_WORDS, _MOST_WORDS = 128, 2_048  # of the one that learns tokens per word
@@ -42,6 +43,11 @@ def check_context(learning: Learning, limit: int | None) -> None:
             f"workload {workload.name!r} asks for {typical:.0f} tokens of prompt and output on average, and "
             f"{learning.model} at {learning.target.origin} takes {limit}; "
             "shorten the workload or raise the server's limit"
+        )
+    if workload.turns is not None and (whole := mean_turns(workload.turns) * typical) > limit:
+        learning.warnings.append(
+            f"conversations come to {whole:,.0f} tokens on average, and the context takes {limit:,}: "
+            "their oldest turns are left out"
         )
     cut = float(np.mean(room_of(prompts) + outputs > limit))
     if cut:

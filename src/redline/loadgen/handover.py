@@ -48,6 +48,8 @@ def workload_from(facts: dict[str, Any], inputs: Mapping[str, bytes]) -> Workloa
     for kind, make in _FILES.items():
         if facts[kind] is not None:
             plain[kind] = _filled(make(**facts[kind]), kind, inputs)
+    if facts["turns"] is not None:
+        plain["turns"] = Lengths(**facts["turns"])
     if facts["think_time_s"] is not None:
         plain["think_time_s"] = ThinkTime(**facts["think_time_s"])
     if facts["prefix"] is not None:

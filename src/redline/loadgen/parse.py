@@ -50,12 +50,14 @@ class Response:
         "last_ns",
         "received",
         "reusable",
+        "text",
         "tokens_in",
         "tokens_out",
     )
 
-    def __init__(self) -> None:
+    def __init__(self, *, keep_text: bool = False) -> None:
         self.code = 0
+        self.text: str | None = "" if keep_text else None  # what the answer said, without its reasoning
         self.headers: dict[str, str] = {}  # only what `_KEPT` names
         self.received = False  # any byte at all
         self.ended = False
@@ -305,6 +307,8 @@ class Response:
                 self.first_ns = self._told_ns = now_ns
             self.last_ns = now_ns
             self.events += 1
+            if self.text is not None and isinstance(delta := choice.get("delta"), dict):
+                self.text += str(delta.get("content") or "")
         finish = choice.get("finish_reason")
         if finish:
             self.finish = str(finish)

@@ -169,6 +169,9 @@ class Payloads:
         """Request `i` with these lengths; a prompt from a file has its own."""
         written = self._written
         body = self._from_file(written, i, tokens_asked) if written else self._made_up(i, tokens_in, tokens_asked)
+        return self._planned(i, tokens_in, tokens_asked, body)
+
+    def _planned(self, i: int, tokens_in: int, tokens_asked: int, body: bytes) -> Planned:
         payload = b"%s%d\r\n\r\n%s" % (self._head, len(body), body)
         return Planned(i=i, tokens_in=tokens_in, tokens_asked=tokens_asked, payload=payload)
 
@@ -188,6 +191,19 @@ class Payloads:
         group = group_of(prefix, self._seed, i)
         parts = self._groups.text(-1 - group, common), self._prompts.text(i, count - common)
         return self._prompts.joint.join(parts)
+
+    def words(self, i: int, tokens: int) -> str:
+        """Made-up text of about so many tokens that belongs to `i`."""
+        return self._prompts.text(i, pieces(self.shape, tokens))
+
+    def user_message(self, i: int, tokens: int) -> bytes:
+        """JSON of a made-up message of about so many tokens."""
+        return b'{"role":"user","content":"%s"}' % self.words(i, tokens).encode()
+
+    def conversation(self, i: int, messages: bytes, tokens_in: int, tokens_asked: int) -> Planned:
+        """Request `i` with these messages, as JSON with commas between."""
+        body = self._saying(b'"messages":[%s]' % messages, tokens_asked)
+        return self._planned(i, tokens_in, tokens_asked, body)
 
     def opened(self, prompt: bytes, tokens_asked: int) -> bytes:
         """The JSON of a request with this prompt (JSON of a text or messages), and an opening of its own."""

@@ -82,7 +82,7 @@ class Pool:
 
     def stale(self, exchange: Exchange) -> None:
         """Once more, on a connection of its own."""
-        exchange.retried, exchange.response = True, Response()
+        exchange.retried, exchange.response = True, Response(keep_text=exchange.response.text is not None)
         try:
             self._open().begin(exchange)
         except OSError as error:

@@ -14,6 +14,7 @@ from typing import Any
 from redline.loadgen.ahead import Ahead
 from redline.loadgen.beat import Beat
 from redline.loadgen.conn import Exchange
+from redline.loadgen.conversation import Conversations
 from redline.loadgen.flights import Flight, Rows, named
 from redline.loadgen.payload import Payloads
 from redline.loadgen.pool import Pool
@@ -56,7 +57,9 @@ class Run:
         self._handles: dict[str, asyncio.TimerHandle] = {}
         workload = payloads.workload
         self._closed_loop = spec.by == "concurrency"
-        self._at_once = self._closed_loop and workload.think_time_s is None  # a user sends again with each answer
+        self._talks = None if workload.turns is None else Conversations(payloads, spec.seed)
+        # A user sends again with each answer.
+        self._at_once = self._closed_loop and workload.think_time_s is None and self._talks is None
         self._timeout_ns = int(workload.request_timeout_s * 1e9)
         self._places = workload.max_in_flight or math.inf
         self._most = math.inf if spec.max_requests is None else spec.own(spec.max_requests)
@@ -192,7 +195,10 @@ class Run:
         self._stop_if_that_was_all()
 
     def _next_flight(self, turn: Turn, scheduled_ns: int) -> Flight:
-        flight = Flight(self._ahead.take(), turn, scheduled_ns, scheduled_ns + self._timeout_ns, self._ended)
+        plan = self._ahead.take() if self._talks is None else self._talks.plan(turn)
+        flight = Flight(plan, turn, scheduled_ns, scheduled_ns + self._timeout_ns, self._ended)
+        if self._talks is not None:
+            self._talks.listen(flight)
         if scheduled_ns < self._t0_ns:
             flight.number = self._launched - _EARLY
             self._early += 1
@@ -228,6 +234,8 @@ class Run:
             if status is not Status.OK:
                 self._count(words)
             self._ended_rows.add(flight, self._t0_ns, status, (end_ns - self._t0_ns) / 1e9)
+        if self._talks is not None:
+            self._talks.answered(flight, ok=status is Status.OK)
         if self._over:
             return
         if self._spec.drain:
@@ -236,12 +244,13 @@ class Run:
             if self._due_count < self._most:
                 self._due_count += now_ns >= self._t0_ns
                 self._launch(flight.turn, now_ns)
-        elif self._held:
-            if len(self._in_flight) < self._places:
-                turn, due_ns = self._held.popleft()
-                self._launch(turn, due_ns, now_ns - due_ns)
-        elif self._closed_loop:
-            self._users.answered(flight.turn, (now_ns - self._t0_ns) / 1e9 + (status is not Status.OK) * _PAUSE_S)
+            return
+        if self._held and len(self._in_flight) < self._places:
+            turn, due_ns = self._held.popleft()
+            self._launch(turn, due_ns, now_ns - due_ns)
+        if self._closed_loop or self._talks is not None:
+            ok = status is Status.OK
+            self._users.answered(flight.turn, (now_ns - self._t0_ns) / 1e9 + (not ok) * _PAUSE_S, ok=ok)
             self._await_next()
 
     def _warm_connections(self) -> int:

@@ -14,8 +14,10 @@ from numpy.typing import NDArray
 from redline import lengths
 from redline.model import ClientEvidence, Failed, Measured, Outcome, Probe, Stop, Watch, Workload
 from redline.prefixes import group_of, shared
-from redline.records import Floats, Ints, Records, Status
+from redline.records import Ints, Records, Status
 from redline.simulate.cache import BLOCK
+from redline.simulate.columns import Columns, gaps_of, stays_of
+from redline.simulate.conversations import Conversations
 from redline.simulate.engine import Engine, Request
 from redline.simulate.profiles import Profile
 from redline.users import Turn, Users
@@ -92,12 +94,14 @@ class Run:
         self._lengths = _lengths(workload, seed)
         self._users = Users(workload, probe.by, probe.load, seed, probe.spread_s)
         self._turns: dict[int, Turn] = {}  # of the users who will be back
+        context = min(profile.max_model_len, profile.kv_tokens)
+        self._talks = None if workload.turns is None else Conversations(workload, seed, context)
         self._requests: list[Request] = []
         self._ends = array("d")  # when each step ended
         self._late: list[Request] = []  # finished when the engine's last step ended, which may be after `advance` did
         self._oldest = 0  # all requests before this one have ended
         self._in_flight = 0
-        self._columns = _Columns()
+        self._columns = Columns()
         self._settled = 0  # requests whose gaps are kept, because they and all before them have ended
         self._settled_gaps: Ints = np.zeros(0, np.int32)
 
@@ -153,7 +157,7 @@ class Run:
         columns = self._columns
         first, out = np.array(columns.first), np.array(columns.out, np.int32)
         for request in self._begun():
-            if stays := _stays(request, steps):
+            if stays := stays_of(request, steps):
                 first[request.number] = self._ends[stays[0][0]]
                 out[request.number] = sum(b - a + 1 for a, b in stays)
         flat, offsets = np.zeros(0, np.int32), np.zeros(0, np.int64)
@@ -213,8 +217,8 @@ class Run:
         second would cost the square of a trial's length.
         """
         kept = int(offsets[self._settled])
-        rows = [(r.number, a, b) for r in self._requests[self._settled :] for a, b in _stays(r, steps)]
-        fresh = _gaps(np.array(rows, np.int64).reshape(-1, 3), np.array(self._ends))
+        rows = [(r.number, a, b) for r in self._requests[self._settled :] for a, b in stays_of(r, steps)]
+        fresh = gaps_of(np.array(rows, np.int64).reshape(-1, 3), np.array(self._ends))
         flat = np.concatenate([self._settled_gaps[:kept], fresh])
         self._settled = self._oldest
         settled = int(offsets[self._settled])
@@ -232,14 +236,17 @@ class Run:
         turn = self._users.take()
         due_s, number = turn.due_s + self._lead_s, len(self._requests)
         self._early += turn.due_s < 0
-        if self._closed:
+        if self._closed or self._talks is not None:
             self._turns[number] = turn
-        prompt, asked = next(self._lengths)
+        if self._talks is None:
+            (prompt, asked), name = next(self._lengths), number
+        else:
+            prompt, asked, name = self._talks.tokens(turn)
         sent, faults = number + 1, self._faults
         broken = faults.error_every and sent % faults.error_every == 0
         request = Request(number, prompt, max(asked // 2, 1) if broken else asked)
         if self._engine.cache is not None:
-            request.blocks = self._blocks(number, prompt)
+            request.blocks = self._blocks(name, prompt)
         self._requests.append(request)
         self._columns.add(due_s, prompt, asked)
         if self._places < math.inf:
@@ -284,13 +291,18 @@ class Run:
             status = Status.FAILED
         columns.status[number] = status
         columns.end[number] = at_s
-        stays = request.stays = _stays(request, len(self._ends))
+        stays = request.stays = stays_of(request, len(self._ends))
         request.first_step = -1
         if stays:
             columns.first[number] = self._ends[stays[0][0]]
             columns.out[number] = sum(b - a + 1 for a, b in stays)
-        if self._closed:
-            self._users.answered(self._turns.pop(number), at_s + _TURNAROUND_S - self._lead_s)
+        if turn := self._turns.pop(number, None):
+            ok = status is Status.OK
+            if self._talks is not None and ok:
+                self._talks.answered(turn, columns.out[number])
+            elif self._talks is not None:
+                self._talks.broken_off(turn)
+            self._users.answered(turn, at_s + _TURNAROUND_S - self._lead_s, ok=ok)
         if not self._in_flight and not self._held and self._next_due_s() == math.inf:
             self._over_s = at_s if self._counted >= self._limit else max(at_s, self._send_until_s)
 
@@ -301,42 +313,6 @@ class Run:
             oldest += 1
         self._oldest = oldest
         return columns.scheduled[oldest] + self._timeout_s if oldest < len(columns.status) else math.inf
-
-
-class _Columns:
-    """The columns of Records while they grow: arrays that append in constant time and copy at memory speed."""
-
-    def __init__(self) -> None:
-        self.scheduled, self.first, self.end = array("d"), array("d"), array("d")
-        self.tokens_in, self.asked, self.out = array("i"), array("i"), array("i")
-        self.status = array("B")
-        self.held = array("d")  # of a load with a cap: NaN until there is a place
-
-    def add(self, due_s: float, prompt: int, asked: int) -> None:
-        self.scheduled.append(due_s)
-        self.first.append(math.nan)
-        self.end.append(math.nan)
-        self.tokens_in.append(prompt)
-        self.asked.append(asked)
-        self.out.append(0)
-        self.status.append(Status.RUNNING)
-
-
-def _stays(request: Request, steps: int) -> list[tuple[int, int]]:
-    """First and last step of each stay in the batch that gave tokens, as far as these many steps have ended."""
-    if 0 <= request.first_step < steps:
-        return [*request.stays, (request.first_step, min(request.last_step, steps - 1))]
-    return request.stays
-
-
-def _gaps(stays: NDArray[np.int64], ends: Floats) -> Ints:
-    """Gaps in microseconds within each request, flat; rows are (request, first step, last step) in order."""
-    counts = stays[:, 2] - stays[:, 1] + 1
-    starts = np.cumsum(counts) - counts
-    times_s = ends[np.repeat(stays[:, 1] - starts, counts) + np.arange(int(counts.sum()))]
-    owner = np.repeat(stays[:, 0], counts)
-    within: Floats = np.diff(times_s)[owner[1:] == owner[:-1]]
-    return np.rint(within * 1e6).astype(np.int32)
 
 
 def _lengths(workload: Workload, seed: int) -> Iterator[tuple[int, int]]:
