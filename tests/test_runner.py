@@ -96,6 +96,7 @@ class Fakes:
     restless: str | None = None
     server_warnings: Sequence[str] = ()
     session_warnings: Sequence[str] = ()
+    learns: Sequence[str] = ()  # that the session warns of once it has measured
     log: list[str] = field(default_factory=list)
     events: list[Event] = field(default_factory=list)
     limits: list[float] = field(default_factory=list)
@@ -131,6 +132,7 @@ class Fakes:
 
     def measure(self, probe: Probe, watch: Watch, seed: int) -> Outcome:
         self.log.append(f"measure {probe.load:g}")
+        self.session_warnings = [*self.session_warnings, *self.learns]
         for seen in self.snapshots:
             if stop := watch(seen):
                 return Measured(stop=stop, duration_s=stop.at_s, records=seen)
@@ -243,6 +245,14 @@ def test_a_case_is_measured_until_it_is_answered() -> None:
         Answered,
         ServerStopped,
     ] == kinds
+
+
+def test_what_a_session_learns_in_its_last_trial_is_told_too() -> None:
+    fakes = Fakes(trials=1, session_warnings=["no usage"], learns=["outputs are short"])
+
+    (answer,) = fakes.run()
+
+    assert ("no usage", "outputs are short") == fakes.ended()[0].warnings == answer.warnings
 
 
 def test_a_trial_holds_all_that_is_known_about_it() -> None:

@@ -82,7 +82,7 @@ def measure(setting: Setting, sla: Sla, probe: Probe, evidence: Sequence[Trial])
         outcome=outcome,
         server_start=subject.start_id,
         facts=getattr(session, "facts", {}),
-        warnings=tuple(dict.fromkeys(warnings)),
+        warnings=tuple(dict.fromkeys([*warnings, *getattr(session, "warnings", ())])),
     )
     setting.emit(TrialEnded(case=case, trial=trial))
     return trial
