@@ -149,3 +149,14 @@ def test_the_trial_says_how_many_workers_there_were():
 
         assert session.facts["load_workers"] == 1
         assert len(session.worker_pids) == 1
+
+
+def test_a_trial_that_drains_lasts_until_the_last_of_all_workers_is_done():
+    with scripted() as server, team(server, 3) as session:
+        for probe in (rate(60, drain=True, max_requests=20), users(3, drain=True, max_requests=20)):
+            outcome = measured(session.measure(probe, lambda _: None, seed=5))
+
+            assert "ended" == outcome.stop.reason
+            assert outcome.records.ok.all()
+            assert 20 == len(outcome.records)
+            assert outcome.duration_s >= outcome.records.end_s.max()

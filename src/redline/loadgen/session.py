@@ -164,7 +164,9 @@ class LoadSession:
                     team.send("stop", [{}] * count)
         facts = summed(ended)
         self._taken = facts["taken"]
-        return _outcome(facts, collector.records(min(told_s)), stop)
+        # What all workers have told, or, where each was to finish what it sent, what the last one did.
+        end_s = max(told_s) if probe.drain and stop is None else min(told_s)
+        return _outcome(facts, collector.records(end_s), stop)
 
     def _prepare(self, team: Team, probe: Probe, seed: int, workload: Workload) -> Invalid | None:
         """Have every worker ready to begin; why one cannot."""
