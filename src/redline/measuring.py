@@ -258,6 +258,7 @@ def _ours(plan: Plan, row: Row, outcome: Measured, records: Records) -> dict[str
         "variable": goal.by,
         "load": trial.probe.load,
         "unit": UNITS[goal.by],
+        "offered_per_s": _offered_per_s(records) if goal.by == "rate" else None,
         "workload": plan.workload.name,
         "seed": trial.seed,
         "started": trial.started,
@@ -272,6 +273,12 @@ def _ours(plan: Plan, row: Row, outcome: Measured, records: Records) -> dict[str
         "facts": trial.facts,
         "warnings": trial.warnings,
     }
+
+
+def _offered_per_s(records: Records) -> float | None:
+    """The rate that came of the random gaps; None where there are too few to tell."""
+    last_s = float(records.scheduled_s[-1]) if len(records) else 0.0
+    return len(records) / last_s if last_s > 0 else None
 
 
 def _judged(trial: Trial, sla: Sla, confidence: float) -> dict[str, object]:

@@ -98,6 +98,7 @@ def test_what_we_add_stands_under_one_key(done: Done) -> None:
     assert ("redline.bench/1", "rate", 60.0, False, 0) == tuple(
         ours[key] for key in ("schema", "variable", "load", "cut_short", "unfinished")
     )
+    assert pytest.approx(60, rel=0.2) == ours["offered_per_s"]
     assert ours["steady"]["from_s"] < ours["steady"]["to_s"]
     assert ours["steady"]["p99_ttft_ms"] > 0
     assert ["p50_ttft_ms<=60s"] == [verdict["sla"] for verdict in ours["verdicts"]]

@@ -13,7 +13,7 @@ from redline import wording
 from redline.console.fitting import fitting
 from redline.sla import LATENCIES
 
-_SAVE = ("heads", "alike", "tokens/s", "time", "cells")
+_SAVE = ("heads", "alike", "tokens/s", "time", "offered/s", "cells")
 
 
 def benches(results: Sequence[Mapping[str, Any]], screen: Screen) -> RenderableType:
@@ -41,12 +41,14 @@ def _offered(result: Mapping[str, Any]) -> dict[str, str]:
         "requests": f"{result['completed'] + result['failed']:,}",
         "failed": f"{result['failed']:,}",
         "time": wording.duration(result["duration"]),
+        "offered/s": wording.number(result["redline"]["offered_per_s"] or 0.0),
         "requests/s": wording.number(result["request_throughput"]),
         "good/s": wording.number(result["request_goodput"] or 0.0),
         "output tokens/s": wording.number(result["output_throughput"]),
         "tokens/s": wording.number(result["total_token_throughput"]),
     }
-    return {name: cell for name, cell in cells.items() if name != "good/s" or result["request_goodput"] is not None}
+    known = {"good/s": result["request_goodput"], "offered/s": result["redline"]["offered_per_s"]}
+    return {name: cell for name, cell in cells.items() if known.get(name, 0.0) is not None}
 
 
 def _tails(result: Mapping[str, Any]) -> dict[str, str]:

@@ -12,7 +12,7 @@ from rich.text import Text
 
 _NUMBERS = {
     *("capacity", "trials", "requests", "time", "load", "trial", "error_rate"),
-    *("failed", "requests/s", "good/s", "output tokens/s", "tokens/s"),
+    *("failed", "requests/s", "offered/s", "good/s", "output tokens/s", "tokens/s"),
 }
 _WIDE = 10_000
 _VERDICTS = {"pass": "green", "fail": "red", "undecided": "yellow"}
