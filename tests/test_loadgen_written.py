@@ -7,12 +7,16 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+import made
 from redline import lengths
 from redline.experiment.datasets import parse_dataset
 from redline.loadgen.handover import inputs_of, to_json, workload_from
 from redline.loadgen.payload import Payloads, Shape, target_of
 from redline.loadgen.written import Place
-from redline.model import Endpoint, Lengths, Workload
+from redline.model import Case, Endpoint, Lengths, Probe, ServerConfig, Workload
+from redline.runner.local import sent_before
+from redline.simulate.profiles import PROFILES
+from redline.simulate.session import VirtualSession
 
 TARGET = target_of(Endpoint(url="http://host:8000", model="m"))
 
@@ -102,6 +106,27 @@ def test_a_trial_that_broke_counts_as_if_it_had_sent_all():
     place.of(numbered(50), 3)
 
     assert not any(text[0].isdigit() for text in texts(place.of(numbered(50), 4), 50))
+
+
+@pytest.mark.parametrize(("running", "measured", "first"), [(True, True, 50), (True, False, 0), (False, True, 0)])
+def test_a_running_server_that_had_the_prompts_before_gets_none_of_them_again(running, measured, first):
+    server = ServerConfig(name="s", url="http://h") if running else ServerConfig(name="s", command=("serve",))
+    case, opened = Case(key="k", server=server, workload=numbered(50)), []
+    history = {"k": (made.died(Probe(by="rate", load=1, kind="main")),)} if measured else {}
+
+    sent_before(lambda endpoint, case: opened.append(case), history)(Endpoint(url="http://h", model="m"), case)
+
+    assert [first] == [case.workload.dataset.first for case in opened]
+    assert (first == 0) == all(text[0].isdigit() for text in texts(opened[0].workload, 50))
+
+
+def test_a_simulated_server_gets_the_lengths_of_the_prompts():
+    its = numbered(40)
+    outcome = VirtualSession(PROFILES["demo"], its).measure(
+        Probe(by="rate", load=20, kind="main", max_s=60, max_requests=40), lambda records: None, seed=3
+    )
+
+    assert lengths.tokens(its, 3, 0, 40)[1].tolist() == outcome.records.tokens_asked.tolist()
 
 
 def test_repeats_are_left_alone_where_asked():
