@@ -112,7 +112,7 @@ int main(int count, char **arguments) {
     int total = streams ? (int)per_s : (int)(per_s * atof(arguments[4])), asked = 0;
     char body[700], words[240] = "";
     for (int i = 0; i < 32; i++) strcat(words, " word");
-    int size = sprintf(body, "{\"model\":\"mock\",\"stream\":true,\"stream_options\":{\"include_usage\":true},\"messages\":[{\"role\":\"user\",\"content\":\"%s\"}],\"max_tokens\":%d}", words, tokens);
+    int size = sprintf(body, "{\"model\":\"mock\",\"stream\":true,\"stamps\":true,\"stream_options\":{\"include_usage\":true},\"messages\":[{\"role\":\"user\",\"content\":\"%s\"}],\"max_tokens\":%d}", words, tokens);
     payload_size = sprintf(payload, "POST /v1/chat/completions HTTP/1.1\r\nhost: mock\r\ncontent-type: application/json\r\ncontent-length: %d\r\n\r\n%s", size, body);
     server.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
     server.sin_port = htons(atoi(arguments[1]));

@@ -15,6 +15,7 @@ import re
 import sys
 import time
 import urllib.request
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -45,6 +46,7 @@ def main() -> None:
     max_s = tokens / PACE + 0.5 if streams else spread_s
     if "--stamps" in sys.argv:
         spec = TrialSpec(by=by, load=load, seed=1, spread_s=spread_s, max_s=max_s, max_requests=None)
+        workload = replace(workload, extra={"stamps": True})
         with asyncio.Runner(loop_factory=new_loop) as runner:
             found = runner.run(_compare(url, workload, spec))
     else:

@@ -8,7 +8,8 @@
  * GET  /log                                    int64 per request: number, when read, count, when each word was sent
  * GET  /reset                                  begin a new log
  *
- * Each chunk's JSON has `sent_ns` and `read_ns` (of its request) by the wall clock. Not covered: request bodies in
+ * Where the request has `"stamps": true`, each chunk's JSON has `sent_ns` and `read_ns` (of its request) by the wall
+ * clock; else the events of a stream differ in their words only, as those of real servers do. Not covered: request bodies in
  * chunks, pipelining, TLS.
  */
 #define _GNU_SOURCE
@@ -38,7 +39,7 @@ typedef struct {
 } Bytes;
 
 typedef struct {
-    int fd, heap_at, chat, usage, tokens, sent, waits_to_write;
+    int fd, heap_at, chat, usage, stamps, tokens, sent, waits_to_write;
     int64_t due_ns, read_ns, number, log; /* log: its index, -1 for none */
     Bytes in, out;
 } Conn;
@@ -156,15 +157,16 @@ static void event(Conn *conn, const char *json, int size) {
 }
 
 static void word(Conn *conn, const char *text, const char *finish) {
-    char json[400];
+    char json[400], stamps[80] = "";
     int64_t now_ns = clock_ns(CLOCK_REALTIME);
-    const char *shape = conn->chat ? "{\"id\":\"r%ld\",\"object\":\"chat.completion.chunk\",\"created\":1,\"model\":\"mock\","
-                                     "\"sent_ns\":%ld,\"read_ns\":%ld,\"choices\":[{\"index\":0,\"delta\":{\"content\":\"%s\"},"
+    const char *shape = conn->chat ? "{\"id\":\"r%ld\",\"object\":\"chat.completion.chunk\",\"created\":1,\"model\":\"mock\",%s"
+                                     "\"choices\":[{\"index\":0,\"delta\":{\"content\":\"%s\"},"
                                      "\"logprobs\":null,\"finish_reason\":%s}]}"
-                                   : "{\"id\":\"r%ld\",\"object\":\"text_completion\",\"created\":1,\"model\":\"mock\","
-                                     "\"sent_ns\":%ld,\"read_ns\":%ld,\"choices\":[{\"index\":0,\"text\":\"%s\","
+                                   : "{\"id\":\"r%ld\",\"object\":\"text_completion\",\"created\":1,\"model\":\"mock\",%s"
+                                     "\"choices\":[{\"index\":0,\"text\":\"%s\","
                                      "\"logprobs\":null,\"finish_reason\":%s}]}";
-    event(conn, json, sprintf(json, shape, (long)conn->number, (long)now_ns, (long)conn->read_ns, text, finish));
+    if (conn->stamps) sprintf(stamps, "\"sent_ns\":%ld,\"read_ns\":%ld,", (long)now_ns, (long)conn->read_ns);
+    event(conn, json, sprintf(json, shape, (long)conn->number, stamps, text, finish));
     if (conn->log >= 0 && logs[conn->log].count < logs[conn->log].room) logs[conn->log].sent_ns[logs[conn->log].count++] = now_ns;
 }
 
@@ -221,6 +223,7 @@ static void begin(Conn *conn, const char *body) {
     conn->tokens = tokens;
     conn->sent = 0;
     conn->usage = strstr(body, "\"include_usage\"") != NULL;
+    conn->stamps = strstr(body, "\"stamps\"") != NULL;
     conn->read_ns = clock_ns(CLOCK_REALTIME);
     conn->number = requests++;
     if (logs_used == logs_room) logs = grown(logs, (logs_room = 2 * logs_room + 1024) * sizeof *logs);

@@ -21,7 +21,7 @@ from load_table import median, page, table  # noqa: E402
 from load_watch import Mock, compiled, mock_server  # noqa: E402
 
 needs_cc = pytest.mark.skipif(shutil.which("cc") is None, reason="no C compiler")
-BODY = {"model": "mock", "stream": True, "stream_options": {"include_usage": True}, "max_tokens": 3}
+BODY = {"model": "mock", "stream": True, "stamps": True, "stream_options": {"include_usage": True}, "max_tokens": 3}
 
 
 def _sample(at_s: float, cpu_s: float, **counts: int) -> Sample:

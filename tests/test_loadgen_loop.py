@@ -8,7 +8,11 @@ import time
 import pytest
 
 from redline.loadgen.beat import BEHIND_MS, Beat
+from redline.loadgen.flights import Flight
 from redline.loadgen.loop import PromptLoop
+from redline.loadgen.nap import may_nap
+from redline.loadgen.payload import Planned
+from redline.users import Turn
 
 needs_epoll = pytest.mark.skipif(not hasattr(select, "epoll"), reason="no epoll")
 
@@ -109,6 +113,50 @@ def test_an_exception_in_a_reader_ends_the_loop():
 
     with pytest.raises(OurError):
         ran(main)
+
+
+@needs_epoll
+def test_a_loop_that_naps_reads_everything_and_wakes_for_what_is_due():
+    async def main():
+        loop, said = asyncio.get_running_loop(), []
+        one, other = pair()
+        with one, other:
+            loop.nap(3_600_000_000_000)
+            loop.due(time.monotonic_ns())  # without this it would nap for an hour
+            loop.add_reader(one.fileno(), lambda: said.append(one.recv(9)))
+            for n in range(3):
+                other.send(b"%d" % n)
+                while len(said) <= n:
+                    await asyncio.sleep(1e-9)
+            loop.remove_reader(one.fileno())
+        return said
+
+    assert ran(main) == [b"0", b"1", b"2"]
+
+
+def flights(gap_us: int, count: int = 10, tokens: int = 20, bursts: int = 0) -> list[Flight]:
+    made = []
+    for n in range(count):
+        flight = Flight(Planned(i=n, tokens_in=1, tokens_asked=1, payload=b""), Turn(0.0, n, 0), 0, 0, lambda _: None)
+        flight.response.gaps_us.extend([gap_us] * (tokens - bursts) + [50] * bursts)
+        made.append(flight)
+    return made
+
+
+@pytest.mark.parametrize(
+    ("in_flight", "ended", "naps"),
+    [
+        (flights(20_000), 0, True),
+        (flights(20_000), 49, True),  # 10 at a time and 49 in 1 s: each lasted 204 ms
+        (flights(20_000), 51, False),
+        (flights(5_000), 0, False),
+        (flights(20_000, bursts=4), 0, False),  # several tokens at once, now and then
+        (flights(20_000, tokens=0), 0, False),
+        ([], 0, False),
+    ],
+)
+def test_it_naps_where_tokens_are_far_apart_and_nobody_waits(in_flight, ended, naps):
+    assert may_nap(in_flight, ended, 1_000_000_000) is naps
 
 
 def test_a_beat_counts_a_delay_for_as_long_as_it_lasts():

@@ -7,6 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from redline.loadgen.event import like
 from redline.loadgen.parse import Response
 from redline.records import Status
 from streams import DONE, HEAD, answer, chunk, chunked, delta, event, plain, recorded, stream, usage
@@ -92,6 +93,11 @@ def test_chunks_of_one_event_are_read_alike_whole_several_at_a_time_and_cut(data
         chunk(delta(role="assistant", content="")),
         chunk(delta(content="a")),
         chunk(delta(content="b") + delta(content="c")),
+        chunk(delta(content='quoted " and \\')),
+        chunk(delta(content="")),
+        chunk(delta(content="x", role="y")),
+        chunk(delta("length", content="last")),
+        chunk(delta(reasoning="hm", content=None)),
         chunk(b"data: {half\n\n"[:-1]) + chunk(b"\n"),
         chunk(b'data: {"choices": [{"index": 0,\ndata:  "delta": {"content": "two lines"}}]}\n\n'),
         chunk(b'data: {"choices": [{"delta":\r\n'),
@@ -111,6 +117,33 @@ def test_chunks_of_one_event_are_read_alike_whole_several_at_a_time_and_cut(data
     response = fed(*(wire[a:b] for a, b in pairwise([0, *cuts, len(wire)])), closed="")
 
     assert seen(fed(wire, closed="")) == seen(response)
+
+
+@pytest.mark.parametrize(
+    ("first", "other", "fits"),
+    [
+        (delta(content="a"), delta(content="bcd"), True),
+        (delta(content="a"), delta(content="Grüße \\n"), True),
+        (delta(content="a"), delta(content=""), False),
+        (delta(content="a"), delta(content='say "no"'), False),
+        (delta(content="a"), delta(content="\\"), False),
+        (delta(content="a"), delta("stop", content="b"), False),
+        (event({"choices": [{"text": "a"}]}), event({"choices": [{"text": "b"}]}), True),
+        (event({"content": "z", "choices": [{"delta": {"content": "a"}}]}), None, False),
+        (event({"choices": [{"delta": {"content": 'a"b'}}]}), None, False),
+        (event({"choices": [{"delta": {"content": "a"}}], "usage": {"completion_tokens": 1}}), None, False),
+        (event({"choices": [{"delta": {"content": "a"}}, {"delta": {"content": "b"}}]}), None, False),
+        (delta(reasoning="a"), None, False),
+        (delta("stop", content="a"), None, False),
+    ],
+)
+def test_events_that_differ_in_their_text_alone_are_known_by_their_bytes(first, other, fits):
+    learnt = like(first[6:-2], json.loads(first[6:-2]))
+
+    assert fits is (learnt is not None and other is not None and learnt.fills(chunk(other)))
+    assert learnt is None or other is None or not learnt.fills(chunk(other)[:-1])
+    assert learnt is None or other is None or not learnt.fills(chunk(other + b"\r\n")[:-2])
+    assert learnt is None or other is None or not learnt.fills(chunk(other + other))
 
 
 def test_gaps_add_up_to_the_time_from_the_first_token_to_the_last():

@@ -75,7 +75,7 @@ def test_requests_of_several_workers_come_in_order_and_nothing_comes_in_between_
     for earlier in seen:
         assert len(earlier) > 0
         assert records.scheduled_s[: len(earlier)] == pytest.approx(earlier.scheduled_s)
-    assert [r.observed_s for r in seen] == pytest.approx([1, 2, 3], abs=0.6)
+    assert [r.observed_s for r in seen] == sorted({r.observed_s for r in seen})
     many = records.ok & (records.tokens_out > 1)
     assert (np.diff(records.gap_offsets)[many] == records.tokens_out[many] - 1).all()
 

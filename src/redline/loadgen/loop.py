@@ -10,10 +10,13 @@ import math
 import os
 import select
 import selectors
+import time
 from collections.abc import Callable
 from typing import Any
 
 _MOST_EVENTS = 1_024
+_NEVER_NS = 1 << 62
+_PUNCTUAL_NS = 100_000  # a nap ends so long before something is due
 
 
 class _Watched:
@@ -37,6 +40,9 @@ class PromptSelector(selectors.EpollSelector):
         super().__init__()
         self._events = select.epoll.fromfd(os.dup(self.fileno()))  # the same epoll; each end closes its own number
         self._watched: dict[int, _Watched] = {}
+        self.nap_ns = 0  # from one look at the sockets to the next, at least
+        self.due_ns = _NEVER_NS  # no nap lasts beyond this
+        self._looked_ns = 0
 
     def watch(self, fd: int, reader: Callable[[], object] | None, writer: Callable[[], object] | None) -> None:
         """Call these from now on; neither: watch it no more."""
@@ -66,6 +72,8 @@ class PromptSelector(selectors.EpollSelector):
 
     def select(self, timeout: float | None = None) -> list[tuple[selectors.SelectorKey, int]]:
         wait_s = -1.0 if timeout is None else max(math.ceil(timeout * 1e3) * 1e-3, 0.0)
+        if self.nap_ns and wait_s:
+            self._nap()
         try:
             events = self._events.poll(wait_s, _MOST_EVENTS)
         except InterruptedError:
@@ -84,6 +92,14 @@ class PromptSelector(selectors.EpollSelector):
                 writer()
         return others
 
+    def _nap(self) -> None:
+        now_ns = time.monotonic_ns()
+        until_ns = min(self._looked_ns + self.nap_ns, self.due_ns - _PUNCTUAL_NS)
+        if until_ns > now_ns:
+            time.sleep((until_ns - now_ns) / 1e9)
+            now_ns = until_ns
+        self._looked_ns = now_ns
+
     def _tell(self, fd: int, mask: int, others: list[tuple[selectors.SelectorKey, int]]) -> None:
         key = self.get_map().get(fd)
         if key is not None:
@@ -98,6 +114,14 @@ class PromptLoop(asyncio.SelectorEventLoop):
     def __init__(self) -> None:
         self._prompt = PromptSelector()
         super().__init__(self._prompt)
+
+    def nap(self, nap_ns: int) -> None:
+        """Look at sockets only so often: fewer wakings for the same bytes. For who has the kernel's stamps of them."""
+        self._prompt.nap_ns = nap_ns
+
+    def due(self, due_ns: int) -> None:
+        """When something must be done in time."""
+        self._prompt.due_ns = due_ns
 
     def add_reader(self, fd: Any, callback: Callable[[], object]) -> None:  # type: ignore[override]  # nobody has arguments
         self._prompt.watch(fd, callback, self._prompt.watched(fd)[1])

@@ -11,7 +11,7 @@ from typing import Any
 import httptools
 import orjson
 
-from redline.loadgen.event import count_of, cut, has_content, no_stream, said, words_of
+from redline.loadgen.event import Like, closed, count_of, cut, has_content, like, no_stream, said, words_of
 from redline.records import Status
 
 _REJECTED = (429, 503)
@@ -31,6 +31,7 @@ class Response:
         "_events_seen",
         "_framed",
         "_held",
+        "_like",
         "_parser",
         "_quick",
         "_skip_newline",
@@ -77,6 +78,7 @@ class Response:
         self._held = b""  # an unfinished line
         self._data: bytes | None = None  # of the unfinished event
         self._event = b""
+        self._like: Like | None = None  # what the events of this stream have in common
         self._events_seen = False
         self._body = bytearray()
         self._parser: Any = httptools.HttpResponseParser(self)
@@ -87,7 +89,11 @@ class Response:
         """Take the next bytes, which arrived at `now_ns`."""
         self.arrived_ns = now_ns
         if self._quick:
-            data = self._read_quickly(bytes(data))
+            data = bytes(data)
+            if self._like is not None and self._like.fills(data):
+                self._count_token()
+                return
+            data = self._read_quickly(data)
             if not data:
                 return
         parser = self._parser
@@ -117,7 +123,7 @@ class Response:
         if self._stream:
             self._finish_stream()
         if not (closes_well or self.done or self.finish):
-            self._break(why or self._early())
+            self._break(why or closed(self.received))
         self.reusable = False
         self._end()
 
@@ -222,11 +228,9 @@ class Response:
                 event = data[head + 8 : end - 2]
                 if data[end - 2 : end + 2] != b"\n\n\r\n" or b"\n" in event or b"\r" in event:
                     break
-                found = orjson.loads(event)
+                self._hear_whole(event)
             except ValueError:
                 break
-            self._events_seen = True
-            self._hear(found)
             start = end + 2
         return data[start:]
 
@@ -282,6 +286,14 @@ class Response:
             return
         self._hear(event)
 
+    def _hear_whole(self, event: bytes) -> None:
+        """Read its JSON; from the second token of a stream learn what the others look like."""
+        found, before = orjson.loads(event), self.events
+        self._events_seen = True
+        self._hear(found)
+        if before == 1 and self.events == 2 and self.text is None:
+            self._like = like(event, found)
+
     def _hear(self, event: dict[str, Any]) -> None:
         choices = event.get("choices")
         if isinstance(choices, list):
@@ -296,22 +308,28 @@ class Response:
             self._break(f"error event: {said(event)}")
 
     def _choose(self, choice: dict[str, Any]) -> None:
-        now_ns = self.last_choice_ns = self.arrived_ns
+        self.last_choice_ns = self.arrived_ns
         delta = choice.get("delta")
         if (delta.__class__ is dict and delta.get("content")) or has_content(choice):
-            if self.events:
-                gap_us = min(max((now_ns - self._told_ns) // 1_000, 0), _GAP_LIMIT_US)
-                self.gaps_us.append(gap_us)
-                self._told_ns += 1_000 * gap_us
-            else:
-                self.first_ns = self._told_ns = now_ns
-            self.last_ns = now_ns
-            self.events += 1
-            if self.text is not None and isinstance(delta := choice.get("delta"), dict):
+            self._count_token()
+            if self.text is not None and delta.__class__ is dict:
                 self.text += str(delta.get("content") or "")
         finish = choice.get("finish_reason")
         if finish:
             self.finish = str(finish)
+
+    def _count_token(self) -> None:
+        """One event with content has come."""
+        now_ns = self.last_choice_ns = self.last_ns = self.arrived_ns
+        if self.events:
+            gap_us = (now_ns - self._told_ns) // 1_000
+            if not 0 <= gap_us <= _GAP_LIMIT_US:
+                gap_us = 0 if gap_us < 0 else _GAP_LIMIT_US
+            self.gaps_us.append(gap_us)
+            self._told_ns += 1_000 * gap_us
+        else:
+            self.first_ns = self._told_ns = now_ns
+        self.events += 1
 
     # ---- ends ----
 
@@ -322,11 +340,6 @@ class Response:
     def _end(self) -> None:
         self.ended, self._quick = True, False
         self._parser = None  # it holds our bound methods: without this each response would be a cycle
-
-    def _early(self) -> str:
-        if not self.received:
-            return "the server closed the connection without an answer"
-        return "the server closed the connection early"
 
     def _said_stream(self) -> bool:
         return self.headers.get("content-type", "").startswith("text/event-stream")

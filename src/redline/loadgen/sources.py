@@ -108,7 +108,7 @@ class SocketSource:
             return
         if size:
             arrived_ns = self._conn.stamps.arrived_ns(ancillary, time.monotonic_ns())
-            self._conn.received(_BUFFER[:size], arrived_ns)
+            self._conn.received(bytes(_BUFFER[:size]), arrived_ns)
         else:
             self._conn.lost(self._why)
 

@@ -16,6 +16,8 @@ from redline.loadgen.beat import Beat
 from redline.loadgen.conn import Exchange
 from redline.loadgen.conversation import Conversations
 from redline.loadgen.flights import Flight, Rows, named
+from redline.loadgen.loop import PromptLoop
+from redline.loadgen.nap import NAP_NS, may_nap
 from redline.loadgen.payload import Payloads
 from redline.loadgen.pool import Pool
 from redline.loadgen.sources import describe
@@ -54,6 +56,7 @@ class Run:
         self._timer = Timer(self._loop, self._fire)
         # Without kernel stamps, the loop's lag stands for the delay of reads.
         self._beat = Beat(self._loop, None if pool.has_stamps else lambda us: pool.stamps.read_delays.add(us))
+        self._prompt = self._loop if isinstance(self._loop, PromptLoop) else None
         self._handles: dict[str, asyncio.TimerHandle] = {}
         workload = payloads.workload
         self._closed_loop = spec.by == "concurrency"
@@ -125,6 +128,8 @@ class Run:
             handle.cancel()
         self._timer.close()
         self._beat.close()
+        if self._prompt is not None:
+            self._prompt.nap(0)
         in_flight = list(self._in_flight.values())
         rows = self._unfinished(now_ns, in_flight)
         self._in_flight = {}
@@ -163,6 +168,8 @@ class Run:
         if self._next_due_ns != self._armed_ns and not self._over:
             self._armed_ns = self._next_due_ns
             self._timer.set(self._next_due_ns)
+            if self._prompt is not None:
+                self._prompt.due(self._next_due_ns)
 
     def _fire(self) -> None:
         """Send all that is due; with a pause for reading when that is much, since it may never end."""
@@ -266,6 +273,10 @@ class Run:
     def _tick(self) -> None:
         now_ns = time.monotonic_ns()
         self._pool.stamps.measure_offset()
+        if self._prompt is not None:
+            ended = self._launched - len(self._in_flight) if self._closed_loop or self._held else 0
+            nap = self._pool.stamps.from_kernel and may_nap(self._in_flight.values(), ended, now_ns - self._t0_ns)
+            self._prompt.nap(NAP_NS if nap else 0)
         for flight in [flight for flight in self._in_flight.values() if flight.lingers(now_ns)]:
             self._cut(flight, *flight.response.outcome(flight.plan.tokens_asked))
         elapsed_s = (now_ns - self._t0_ns) / 1e9
