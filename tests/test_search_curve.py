@@ -71,6 +71,12 @@ def test_no_load_beyond_those_allowed_is_tried():
     assert all(2.0 <= point.load <= 9.0 for point in looks)
 
 
+def test_an_end_of_the_range_is_not_measured_twice():
+    looks = [Point(load=12.0, throughput=12.0, window_s=9.0), Point(load=96.0, full=True)]
+
+    assert (12.0, 18.96, 28.44) == list_of(looks, [], replace(RATE, min_load=12.0))[:3]  # 12.64 is dropped
+
+
 def test_a_server_that_fails_ends_the_list():
     def server(load: float) -> Point:
         return Point(load=load, throughput=load, window_s=100.0, full=load > 20)

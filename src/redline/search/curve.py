@@ -23,7 +23,7 @@ LOOK = "--loads auto"  # who asks for the looks
 LOOK_REQUESTS = 60  # of a benchmark command; the built-in generator looks until it is steady
 FAR, NEAR = 4.0, 2.0  # times the load: from look to look, and how near two of them must be at last
 DEPTH = 16.0  # the lightest load is the one that fills the server, over this
-STEP = 1.5  # times the load, from one to the next of the list
+STEP, CLOSE = 1.5, 1.2  # times the load, from one to the next of the list; and what is no step
 MOST_LOADS, MOST_LOOKS = 12, 30
 KEEPS_UP = 0.9  # of the rate must be answered
 GROWS = 0.25  # x times as many in flight must bring x to this power times as much
@@ -64,7 +64,11 @@ def list_of(looks: Sequence[Point], measured: Sequence[Point], goal: Goal) -> tu
     if top is None:
         return ()
     steps = math.ceil(math.log(DEPTH) / math.log(STEP))
-    ladder = dict.fromkeys(fitting(top * STEP**k, goal) for k in range(-steps, MOST_LOADS - steps))
+    ladder: list[float] = []
+    for load in (fitting(top * STEP**k, goal) for k in range(-steps, MOST_LOADS - steps)):
+        apart = not ladder or load >= CLOSE * ladder[-1]  # the ends of the range may come close to the next load
+        if apart or (load > ladder[-1] and load in (top, fitting(goal.max_load, goal))):
+            ladder.append(load)
     known = {point.load: point for point in measured}
     loads: list[float] = []
     for load in ladder:
