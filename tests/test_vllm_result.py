@@ -1,6 +1,7 @@
 """What `redline bench` writes has vLLM's keys, types and formulae, and is read back as it was measured."""
 
 import json
+from dataclasses import replace
 from datetime import datetime
 from pathlib import Path
 
@@ -124,7 +125,7 @@ def test_the_plain_form_has_the_metrics_of_the_detailed_one(tmp_path):
 
 def test_goodput_counts_the_requests_that_keep_all_bounds():
     def goodput(**bounds_ms: float) -> float:
-        told = Told(**{name: getattr(TOLD, name) for name in Told.__slots__} | {"goodput_ms": bounds_ms})
+        told = replace(TOLD, goodput_ms=bounds_ms)
         return detailed_result(some(), told)["request_goodput"]
 
     assert detailed_result(some(), TOLD)["request_goodput"] is None
@@ -132,7 +133,7 @@ def test_goodput_counts_the_requests_that_keep_all_bounds():
 
 
 def test_a_request_of_one_token_keeps_every_bound_on_its_time_per_token():
-    told = Told(**{name: getattr(TOLD, name) for name in Told.__slots__} | {"goodput_ms": {"tpot": 1.0}})
+    told = replace(TOLD, goodput_ms={"tpot": 1.0})
     single = Records(**{**some().columns(), "observed_s": 4.0, "tokens_out": np.array([1, 0, 1], np.int32)})
 
     assert 0.5 == detailed_result(single, told)["request_goodput"]
@@ -160,8 +161,14 @@ def test_a_bad_bound_is_told(word, complaint):
         goodput_of([word])
 
 
+def test_a_cap_on_an_open_loop_is_vllms_max_concurrency_beside_a_rate():
+    capped = replace(TOLD, workload=replace(PRESETS["chat"], max_in_flight=5))
+
+    assert (4.0, 5) == tuple(detailed_result(some(), capped)[key] for key in ("request_rate", "max_concurrency"))
+
+
 def test_percentiles_are_named_as_vllm_names_them():
-    told = Told(**{name: getattr(TOLD, name) for name in Told.__slots__} | {"percentiles": percentiles_of("99.9,25")})
+    told = replace(TOLD, percentiles=percentiles_of("99.9,25"))
     result = detailed_result(some(), told)
 
     assert {"p25_ttft_ms", "p99.9_e2el_ms"} <= set(result)
