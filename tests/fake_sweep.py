@@ -27,6 +27,7 @@ def install(folder: Path) -> Path:
 
 def serve(argv: list[str]) -> None:
     options = argparse.ArgumentParser()
+    options.add_argument("model", nargs="?")
     options.add_argument("--port", default="8000")
     options.add_argument("--max-num-seqs", default="16")
     options.add_argument("--started")

@@ -1,9 +1,12 @@
 """`redline serve-sla` as people call it: the simulated server, and a benchmark that computes its result at once."""
 
 import json
+import re
+import shlex
 import shutil
 import signal
 import subprocess
+import sys
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -11,6 +14,7 @@ from pathlib import Path
 import pytest
 
 from redline.api import open_experiment
+from redline.server.address import free_port
 from sweeping import Done, argv_for, benchmarks, environment, params, starts, sweep
 from waiting import until
 
@@ -246,3 +250,41 @@ def test_the_legacy_search_answers_1_where_nothing_passes_and_stops_where_it_wou
     assert "1 is what this search says" in nothing.stderr
     assert "for ever: the search stops here" in plateau.stderr
     assert "Maximum request_rate for SLA: " in plateau.stdout
+
+
+# ---- the guide -------------------------------------------------------------------------------------------------------
+
+GUIDE = Path(__file__).parents[2] / "docs" / "how-to" / "migrate-from-serve-sla.md"
+
+
+def test_the_guide_is_followed_from_its_first_command_to_a_tree_of_vllms(tmp_path: Path) -> None:
+    commands = [line for line in GUIDE.read_text().splitlines() if line.startswith("redline serve-sla ")]
+    first, resumed = (shlex.split(line) for line in commands)
+    params(tmp_path, "serve.json", [{"max_num_seqs": 64}])
+    params(tmp_path, "bench.json", [{"slots": 4}])
+    params(tmp_path, "sla.json", [{"p90_e2el_ms": "<=300"}])
+    port = free_port()
+
+    def followed(words: list[str], *more: str) -> Done:
+        known = {"vllm serve Qwen/Qwen3-8B": f"vllm serve Qwen/Qwen3-8B --port {port}"}
+        known["vllm bench serve --model Qwen/Qwen3-8B --dataset-name random --num-prompts 1000"] = (
+            "vllm bench serve --num-prompts 1000"  # what the stand-in takes
+        )
+        argv = [sys.executable, "-m", *(known.get(word, word) for word in words), *more]
+        return subprocess.run(
+            argv, cwd=tmp_path, env=environment(tmp_path), capture_output=True, text=True, timeout=100, check=False
+        )
+
+    planned = followed(first, "--dry-run")
+    measured = followed(first, "--max-trials", "3")
+    again = followed(first, "--max-trials", "3")
+
+    assert 0 == planned.returncode, planned.stderr
+    assert "Pair: SERVE--max_num_seqs=64-BENCH--slots=4" in planned.stdout
+    assert measured.returncode in (0, 4), measured.stderr
+    assert again.returncode == measured.returncode
+    assert "nothing was left to measure" in again.stderr
+    assert (tmp_path / "results" / "first" / "summary.csv").is_file()
+    assert ["--resume", "20251124_200733"] == resumed[-2:]
+    for folder in re.findall(r"redline (?:show|report) (\S+)`", GUIDE.read_text()):
+        assert (tmp_path / folder / "experiment.toml").is_file()
