@@ -3,7 +3,8 @@ from dataclasses import replace
 import pytest
 
 from redline import wording
-from redline.model import Answer, ClientEvidence, Failed, Invalid, Measured, Outcome, Probe, Stop, Trial
+from redline.experiment.workloads import PRESETS
+from redline.model import Answer, ClientEvidence, Failed, Invalid, Measured, Outcome, Probe, Stop, ThinkTime, Trial
 from redline.sla import parse_sla
 
 SLA = parse_sla("chat: p99_ttft_ms<=200, p90_tpot_ms<=50")
@@ -169,3 +170,12 @@ def test_an_answer_warns_of_a_cap_that_was_reached_at_the_capacity(
     expected = "max_in_flight was reached at 12.1 requests/s: 30 of 1,200 requests waited in the client"
     assert ((expected,) if warned else ()) + ("odd",) == wording.notes(EDGE, [seen])
     assert ("odd",) == wording.notes(replace(EDGE, capacity=None), [seen])
+
+
+def test_a_load_of_users_who_think_counts_users() -> None:
+    chat = PRESETS["chat"]
+    thoughtful = replace(chat, think_time_s=ThinkTime(mean=2.0))
+
+    assert ("requests in flight", "users") == tuple(wording.unit_of(w, "concurrency") for w in (chat, thoughtful))
+    assert wording.unit_of(thoughtful, "rate") == "requests/s"
+    assert "This server carries 12.1 users within" in wording.sentence(replace(EDGE, unit="users"))

@@ -330,7 +330,7 @@ def _answer(answer: Answer) -> dict[str, Any]:
     values = {
         **asdict(answer),
         "criteria": [criterion.text for criterion in answer.criteria],
-        "unit": UNITS[answer.variable],
+        "unit": answer.unit or UNITS[answer.variable],
     }
     return {key: values[key] for key in _FIELDS if key != "feasible_from" or answer.feasible_from is not None}
 

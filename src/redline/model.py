@@ -324,6 +324,7 @@ class Answer:
     sla: str
     criteria: tuple[Criterion, ...]
     variable: Variable
+    unit: str = ""  # of the load, where it is not that of every such load
     evidence: EvidenceClass
     capacity: float | None = None
     estimate: float | None = None

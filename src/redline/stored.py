@@ -36,7 +36,7 @@ from redline.units import nearest
 from redline.verdict import judge, summary
 from redline.verdict.tally import first_look, steady_window, tally
 from redline.verdict.watch import first_wave
-from redline.wording import load_text, notes, trial_number
+from redline.wording import load_text, notes, trial_number, unit_of
 
 OPTIONS = "options.json"  # what the command line changed in the experiment's file
 _NOT_YET = "it was not measured to an end"
@@ -87,7 +87,13 @@ class Opened:
     def answer(self, case: Case, sla: Sla) -> Answer:
         trials = self.trials.get(case.key, ())
         found = answer_now(trials, sla, self.experiment.goal, _NOT_YET if trials else "nothing was measured yet")
-        return replace(found, server=case.server.name, workload=case.workload.name, warnings=notes(found, trials))
+        return replace(
+            found,
+            server=case.server.name,
+            workload=case.workload.name,
+            unit=unit_of(case.workload, found.variable),
+            warnings=notes(found, trials),
+        )
 
     def verdicts(self, slas: Sequence[Sla]) -> list[dict[str, object]]:
         """For each answer, in their order, what each full trial proves at its load: further keys of its JSON."""

@@ -7,7 +7,20 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Literal, TypeAlias
 
-from redline.model import UNITS, Answer, Criterion, Failed, Invalid, Measured, Probe, Sla, Trial, Variable
+from redline.model import (
+    UNITS,
+    Answer,
+    CommandWorkload,
+    Criterion,
+    Failed,
+    Invalid,
+    Measured,
+    Probe,
+    Sla,
+    Trial,
+    Variable,
+    Workload,
+)
 from redline.sla import met, ratio
 
 Standing: TypeAlias = Literal["holds", "too much", "open", "lost"]  # lost: it says nothing about the server
@@ -58,6 +71,12 @@ def quantity(metric: str, x: float) -> str:
 
 def load_text(load: float, by: Variable) -> str:
     return f"{number(load)} {UNITS[by]}"
+
+
+def unit_of(workload: Workload | CommandWorkload, by: Variable) -> str:
+    """What a load counts: users who think are not in flight all the time."""
+    thinks = isinstance(workload, Workload) and workload.think_time_s is not None
+    return "users" if thinks and by == "concurrency" else UNITS[by]
 
 
 def trial_number(name: str) -> str:
@@ -146,7 +165,7 @@ def subject_text(answer: Answer, several: bool) -> str:
 def sentence(answer: Answer, *, several: bool = False) -> str:
     """One answer as a sentence that a person can repeat to another; an error has lines of a log after it."""
     who = subject_text(answer, several)
-    unit = UNITS[answer.variable]
+    unit = answer.unit or UNITS[answer.variable]
     sure = f"{number(100 * answer.confidence)} % confidence"
     bounds = ", ".join(c.text for c in answer.criteria if not c.default) or "its SLA"
     limit = f" What gives way first is {answer.limiting}." if answer.limiting else ""

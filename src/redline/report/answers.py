@@ -80,7 +80,7 @@ def _capacity(answer: Answer) -> str:
     if answer.capacity is None:
         return "–"
     value = f'<span class="key">{wording.number(answer.capacity)}</span>'
-    return f'<span>{value} <span class="unit">{UNITS[answer.variable]}</span></span>'
+    return f'<span>{value} <span class="unit">{answer.unit or UNITS[answer.variable]}</span></span>'
 
 
 def _evidence(answer: Answer) -> str:

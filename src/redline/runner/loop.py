@@ -30,7 +30,7 @@ from redline.model import (
 )
 from redline.runner.lab import Lab, Subject
 from redline.runner.trial import Setting, measure
-from redline.wording import notes
+from redline.wording import notes, unit_of
 
 _DEATHS = 2  # of the server in one case: it is started again once
 
@@ -178,6 +178,7 @@ def _finish(run: _Run, search: _Search, answers: Sequence[Answer]) -> None:
             answer,
             server=search.case.server.name,
             workload=search.case.workload.name,
+            unit=unit_of(search.case.workload, answer.variable),
             warnings=notes(answer, search.evidence),
             error=answer.error or (_last_words(search.evidence) if answer.evidence == "crashed" else None),
         )
