@@ -170,6 +170,9 @@ def theirs(cell: Cell, method: str, seed: int) -> list[Row]:
     ]
 
 
+_HOPELESS = 1_000.0  # times the bound, where nothing was answered: the seed's search takes finite numbers only
+
+
 def _run(outcome: Measured, sla: Sla) -> Run:
     """What a client that reports percentiles over all its requests would say."""
     records = outcome.records
@@ -182,14 +185,14 @@ def _run(outcome: Measured, sla: Sla) -> Run:
         found, allowed = judged(criterion, records), allowed_share(criterion)
         if allowed is None:
             value = found.value[np.isfinite(found.value)]
-            stats.append(float(value.mean()) if len(value) else math.inf)
+            stats.append(float(value.mean()) if len(value) else _HOPELESS * criterion.bound)
             bounds.append(criterion.bound)
             good &= ~(found.value > criterion.bound)
             continue
         good &= ~(found.over > 0)
         if metric_of(criterion.metric).kind == "quantile":
-            value = found.value[found.weight > 0]
-            stats.append(quantile(value, 1 - allowed) if len(value) else math.inf)
+            value = found.value[(found.weight > 0) & np.isfinite(found.value)]  # of those that were answered
+            stats.append(quantile(value, 1 - allowed) if len(value) else _HOPELESS * criterion.bound)
             bounds.append(criterion.bound)
         else:
             stats.append(float(found.over.sum() / max(found.weight.sum(), 1e-9)))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass, fields
+from dataclasses import MISSING, asdict, dataclass, fields
 from pathlib import Path
 
 from redline.experiment.workloads import parse_workload
@@ -79,7 +79,7 @@ def cells(profiles: tuple[str, ...] = ()) -> Iterator[Cell]:
 
 def _told(of: Profile | Workload) -> dict[str, object]:
     """What of it is not as by default: so that a new field, which changes nothing, makes no truth unknown."""
-    plain = {field.name: field.default for field in fields(of)}
+    plain = {f.name: f.default if f.default_factory is MISSING else f.default_factory() for f in fields(of)}
     return {name: value for name, value in asdict(of).items() if value != plain[name]}
 
 

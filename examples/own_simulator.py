@@ -52,6 +52,6 @@ def make_session() -> OneServer:
 
 
 if __name__ == "__main__":
-    answer, trials = search_on(OneServer(0.1), parse_sla("p90_e2el_ms<=1s"), Goal(precision=0.05))
+    answer, trials = search_on(OneServer(0.1), parse_sla("p90_e2el_ms<=1s"), Goal(precision=0.1))
     print(f"{answer.evidence}: rely on {answer.capacity:.2f} requests/s, of [{answer.low:.2f}, {answer.high:.2f}]")
     print(f"the truth is {10 - np.log(10):.2f}; {len(trials)} trials, {answer.requests} requests")

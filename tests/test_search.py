@@ -62,7 +62,8 @@ def test_in_closed_loop_too():
 
     assert {"edge"} == {a.evidence for a in answers}
     assert all(a.capacity == int(a.capacity) for a in answers)
-    assert 9 <= held
+    assert all(0.9 * DEMO_CONCURRENCY <= a.capacity <= DEMO_CONCURRENCY for a in answers)
+    assert 7 <= held  # a cliff between two numbers: the belief is smooth, and stays a little below
 
 
 def test_an_edge_rests_on_a_trial_at_the_capacity_and_one_above(searched):

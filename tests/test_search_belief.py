@@ -8,7 +8,8 @@ from hypothesis import strategies as st
 
 from made import full, total
 from redline.model import Goal, Measured, Stop, Trial
-from redline.search.belief import Range, active, believe, words_on
+from redline.records import Status
+from redline.search.belief import SHARE_SLOPES, Range, active, believe, words_on
 from redline.search.evidence import readings, scout_ratio
 from redline.sla import parse_sla
 
@@ -96,7 +97,59 @@ def test_an_early_fail_speaks_to_its_own_criterion_only():
     seen = readings([stopped(80.0, "fail", "p90_tpot_ms<=60", BOTH)], BOTH)
 
     assert [] == words_on(BOTH.criteria[0], seen, BOTH)
-    assert ["beyond"] == [w.kind for w in words_on(BOTH.criteria[1], seen, BOTH)]
+    assert [True] == [w.failed for w in words_on(BOTH.criteria[1], seen, BOTH)]
+
+
+def test_an_early_fail_says_how_many_of_how_many_were_over_by_then():
+    (word,) = words_on(P90.criteria[0], readings([hopeless(80.0, 0.5, 300, 0)], P90), P90)
+    (far,) = words_on(P90.criteria[0], readings([hopeless(80.0, 0.9, 300, 0)], P90), P90)
+
+    assert ("share", 300.0, 150.0) == (word.kind, word.n, word.k)
+    assert "beyond" == far.kind  # so far off that only the sign counts
+
+
+def test_a_mean_that_was_hopeless_counts_as_just_hopeless():
+    mean = parse_sla("mean_ttft_ms<=100")
+    made = [stopped(80.0, "fail", "mean_ttft_ms<=100", mean), full(80.0, 1.0, n=300, sla=mean)]
+    assert isinstance(made[1].outcome, Measured)
+    stop = Stop(reason="fail", at_s=6.0, criterion="mean_ttft_ms<=100")
+    made[1] = replace(made[1], outcome=replace(made[1].outcome, stop=stop))
+    words = words_on(mean.criteria[0], readings(made, mean), mean)
+
+    assert [math.log(1.6)] * 2 == pytest.approx([w.distance for w in words])
+
+
+def hopeless(load: float, over: float, n: int, seed: int) -> Trial:
+    made = full(load, over, n=n, sla=P90, seed=seed)
+    assert isinstance(made.outcome, Measured)
+    stop = Stop(reason="fail", at_s=6.0, criterion="p90_ttft_ms<=200")
+    return replace(made, outcome=replace(made.outcome, stop=stop))
+
+
+def test_trials_that_were_hopeless_among_calm_ones_take_the_belief_down():
+    calm = [full(50.0 + i, 0.05, n=300, sla=P90, seed=i) for i in range(6)]
+    torn = belief_of([*calm, *(hopeless(52.0 + i, 0.9, 150, i) for i in range(2))])
+
+    assert torn.quantile(0.5) < 0.9 * belief_of(calm).quantile(0.5)
+    assert 53 > torn.quantile(0.05)
+
+
+def test_trials_that_differ_more_than_each_does_within_widen_the_belief(monkeypatch):
+    trials = [full(60.0, 0.2 * (i % 2), n=1000, sla=P90, seed=i) for i in range(6)]
+    widened = belief_of(trials).half
+    monkeypatch.setattr("redline.search.belief.TIMES", np.array([1.0]))
+    monkeypatch.setattr("redline.search.belief.TIMES_PRIOR", np.array([1.0]))
+
+    assert belief_of(trials).half < widened
+
+
+def test_a_bound_that_the_load_hardly_moves_leaves_the_capacity_open():
+    loads = (30, 45, 60, 80, 120)
+    flat = belief_of([full(x, curve(x, 60, 0.7), n=4000, sla=P90, seed=i) for i, x in enumerate(loads)])
+
+    assert 0.07 < flat.half
+    assert flat.quantile(0.05) < 60 < flat.quantile(0.95)
+    assert 0.7 == pytest.approx(SHARE_SLOPES[:2].mean(), abs=0.2)  # such a slope is one of those that it thinks of
 
 
 def test_an_early_fail_speaks_to_a_stricter_bound_of_another_sla_and_not_to_a_looser_one():
@@ -116,6 +169,32 @@ def test_scouts_that_pass_or_pile_up_say_nothing_on_the_capacity():
     queued = replace(queued, probe=replace(queued.probe, kind="scout"))
 
     assert [] == words_on(P90.criteria[0], readings([passing, queued], P90), P90)
+
+
+def test_a_burst_at_the_end_of_a_first_look_is_no_queue_that_grows():
+    calm = full(1.0, 0.0, n=21, sla=P90)
+    assert isinstance(calm.outcome, Measured)
+    due = np.concatenate([np.linspace(0, 4.5, 8), np.linspace(8.5, 9.9, 13)])
+    found = calm.outcome.records
+    assert found is not None
+    late = due + 1.0 > 10.0
+    found = replace(
+        found,
+        observed_s=10.0,
+        scheduled_s=due,
+        sent_s=due,
+        first_s=due + 0.05,
+        end_s=np.where(late, np.nan, due + 1.0),
+        status=np.where(late, Status.RUNNING, Status.OK).astype(np.uint8),
+    )
+    scout = replace(
+        calm,
+        probe=replace(calm.probe, kind="scout"),
+        outcome=replace(calm.outcome, records=found, stop=Stop(reason="scouted", at_s=10.0)),
+    )
+    (reading,) = readings([scout], P90)
+
+    assert 1.0 > scout_ratio(reading, P90)
 
 
 def test_the_error_rate_joins_when_something_fails_or_nothing_else_hears_the_queue():

@@ -159,3 +159,24 @@ def test_stalls_drift_and_a_cold_start_lengthen_steps():
     assert busy_s(replace(SMALL, drift_per_s=0.001), age_s=100.0) == pytest.approx(1.1 * plain_s, rel=0.01)
     assert busy_s(replace(SMALL, cold_factor=0.5, cold_s=1e6)) == pytest.approx(1.5 * plain_s, rel=0.01)
     assert busy_s(replace(SMALL, cold_factor=0.5, cold_s=1.0), age_s=100.0) == pytest.approx(plain_s, rel=0.01)
+
+
+def test_a_stall_while_nothing_ran_harms_nobody_but_for_what_is_left_of_it():
+    profile = replace(SMALL, stall_every_s=10.0, stall_s=2.0)
+    lone_s = Engine(SMALL)
+    lone_s.submit(Request(0, 10, 1), 0.0)
+    step = lone_s.step()
+    assert step is not None
+
+    def latency_s(at_s: float) -> float:
+        engine = Engine(profile)
+        engine.submit(Request(0, 10, 1), at_s)
+        while engine.busy:
+            engine.step()
+        return engine.now_s - at_s
+
+    late_s = [latency_s(95.0 + i / 4) - step.duration_s for i in range(40)]  # one whole period, long after the start
+
+    assert 0.7 * 40 < sum(late == pytest.approx(0.0, abs=1e-9) for late in late_s)
+    assert sum(late > 1e-9 for late in late_s) in range(7, 11)  # 2 s of 10
+    assert 2.0 >= max(late_s)

@@ -12,17 +12,17 @@ from dataclasses import dataclass, replace
 from typing import Literal
 
 import numpy as np
-from scipy.special import expit, logit, xlog1py, xlogy
+from scipy.special import expit, gammainc, logit, ndtr, xlog1py, xlogy
 
 from redline.model import Criterion, Goal, Sla
 from redline.records import Floats
 from redline.search.evidence import BAD_SCOUT, MIN_JUDGED, Reading, hears_over, scout_ratio
 from redline.sla import allowed_share, metric_of
 from redline.verdict.tally import Tally
-from redline.verdict.watch import pooled
+from redline.verdict.watch import HOPELESS_MEAN, pooled
 
 STEP = 0.008
-SHARE_SLOPES = np.array([2, 3.5, 6, 10, 17, 30, 55, 110.0])
+SHARE_SLOPES = np.array([0.6, 1.1, 2, 3.5, 6, 10, 17, 30, 55, 110.0])
 SHARE_SLOPE_PRIOR = (math.log(11), 1.1)
 QUEUE_SLOPE_PRIOR = (math.log(17), 1.0)  # of a time to first token in open loop: little but the queue decides it
 MEAN_SLOPES = np.array([0.5, 1, 1.7, 3, 6, 12, 25.0])
@@ -30,6 +30,8 @@ MEAN_SLOPE_PRIOR = (math.log(2.5), 1.0)
 LOAD_NOISE = 0.02  # standard deviation of ln(load): no two runs of a server are quite the same
 SHAPE_NOISE = 0.2  # the straight line in ln(load) is wrong by so much of the distance
 FLUKE = 0.03  # the chance that an early end misleads, so that later trials can overrule it
+TIMES = np.array([1.0, 2, 4, 8])  # as much may trials differ from each other as one of them differs within
+TIMES_PRIOR = np.array([0.7, 0.15, 0.1, 0.05])
 _BELOW, _ABOVE = 1.0, 0.7  # how far the grid goes beyond the scouted range
 _PILED, _PILED_SHARE, _MOVES = 0.05, 0.10, 3
 
@@ -54,6 +56,7 @@ class Word:
     distance: float = 0.0  # ln(mean / bound)
     variance: float = 0.0  # of the distance
     load_variance: float = 0.0
+    failed: bool = False  # it was ended as hopeless: what it would have shown in the end is at least this
     queue: float = 0.0  # variance of what a queue is fed, per request; 0 where no queue is heard of
     sent: int = 1
 
@@ -136,7 +139,7 @@ def words_on(criterion: Criterion, readings: Sequence[Reading], sla: Sla) -> lis
                 words.append(beyond)
         elif reading.role == "fail":
             if reading.failed == criterion.text:
-                words.append(beyond)
+                words.append(_word_of_failed(reading, reading.tallies[criterion.text], phi) or beyond)
         elif reading.role == "full":
             found = reading.tallies[criterion.text]
             if found.requests >= MIN_JUDGED:
@@ -159,7 +162,7 @@ def _far_beyond(found: Tally) -> bool:
 
 def _word(reading: Reading, found: Tally, phi: float) -> Word:
     closed = reading.trial.probe.by == "concurrency"
-    noise = (2 * reading.arrival_cv2 + reading.length_cv2) / max(reading.sent, 1)
+    noise = (reading.arrival_cv2 + reading.length_cv2) / max(reading.sent, 1)
     if closed:
         noise = 0.6 * (1 + reading.length_cv2 / 2) / max(reading.sent, 1)
     fed = reading.arrival_cv2 + reading.length_cv2 if hears_over(found.criterion) and not closed else 0.0
@@ -172,6 +175,17 @@ def _word(reading: Reading, found: Tally, phi: float) -> Word:
     else:
         variance = 1.5 * phi * found.relative_variance / found.n
     return replace(word, kind="mean", distance=math.log(max(found.ratio, 1e-9)), variance=max(variance, 1e-6))
+
+
+def _word_of_failed(reading: Reading, found: Tally, phi: float) -> Word | None:
+    """What was over by then; None where only the sign of that counts.
+
+    A mean counts as just hopeless: how far it went on says how long the queue grew, not how steep the way there is.
+    """
+    if found.n < 5 or (allowed_share(found.criterion) is not None and _far_beyond(found)):
+        return None
+    word = _word(reading, found, phi)
+    return replace(word, failed=True, distance=min(word.distance, math.log(HOPELESS_MEAN)))
 
 
 def _variance_of_totals(found: Tally, allowed: float | None, runs: int) -> float:
@@ -202,25 +216,44 @@ def _criterion_mass(grid: Floats, criterion: Criterion, words: Sequence[Word]) -
     slopes, (middle, spread) = (SHARE_SLOPES, SHARE_SLOPE_PRIOR) if shares else (MEAN_SLOPES, MEAN_SLOPE_PRIOR)
     if shares and metric_of(criterion.metric).field == "ttft" and any(w.queue > 0 for w in words):
         middle, spread = QUEUE_SLOPE_PRIOR
-    log = np.broadcast_to(-0.5 * ((np.log(slopes) - middle) / spread) ** 2, (len(grid), len(slopes))).copy()
+    times = TIMES[:, None, None]
+    slope_prior = -0.5 * ((np.log(slopes) - middle) / spread) ** 2
+    log = np.log(TIMES_PRIOR)[:, None, None] + np.broadcast_to(slope_prior, (len(TIMES), len(grid), len(slopes)))
     room = _room(allowed if shares else None, slopes)
     for word in words:
         memory = word.queue / room**2
         du = (math.log(word.load) - grid)[:, None]
-        noise = slopes**2 * (LOAD_NOISE**2 + word.load_variance + (SHAPE_NOISE * du) ** 2)
+        noise = slopes**2 * (times * LOAD_NOISE**2 + word.load_variance + (SHAPE_NOISE * du) ** 2)
         if word.kind == "beyond":
             log += np.log(expit(du / LOAD_NOISE) + FLUKE)
         elif word.kind == "mean":
-            variance = word.variance + memory / word.sent + noise
-            log += -0.5 * (word.distance - slopes * du) ** 2 / variance - 0.5 * np.log(variance)
+            log += _log_of_mean(word, slopes * du, times * (word.variance + memory / word.sent), noise)
         elif allowed is not None:
             p = np.clip(expit(logit(allowed) + slopes * du), 1e-12, 1 - 1e-12)
-            best = min(max(word.k, 0.5) / word.n, 1 - 0.5 / word.n)
-            inflation = np.maximum(word.phi, memory) + word.n * p * (1 - p) * noise
-            gain = _log_likelihood(word, p) - _log_likelihood(word, best)
-            log += gain / inflation - 0.5 * np.log(inflation)
-    mass = np.exp(log - log.max()).sum(axis=1)
+            log += _log_of_share(word, p, times * np.maximum(word.phi, memory) + word.n * p * (1 - p) * noise)
+    mass = np.exp(log - log.max()).sum(axis=(0, 2))
     return np.asarray(mass / mass.sum(), dtype=np.float64)
+
+
+def _log_of_mean(word: Word, expected: Floats, own: Floats, noise: Floats) -> Floats:
+    """The log likelihood of a trial's mean: lognormal, of variance `own` within trials, about exp(expected).
+
+    So most trials show less than the mean of them all, and a few show far more: as queues do that seldom build up.
+    """
+    variance = own + noise
+    away = word.distance - (expected - own / 2)
+    if word.failed:
+        return np.asarray(np.log(ndtr(-away / np.sqrt(variance)) + FLUKE))
+    return np.asarray(-0.5 * away**2 / variance - 0.5 * np.log(variance))
+
+
+def _log_of_share(word: Word, p: Floats, inflation: Floats) -> Floats:
+    """The log likelihood of k of n over, each worth 1 / inflation independent ones."""
+    if word.failed:  # as Poisson: so many or more
+        return np.asarray(np.log(gammainc(word.k / inflation, word.n * p / inflation) + FLUKE))
+    best = min(max(word.k, 0.5) / word.n, 1 - 0.5 / word.n)
+    gain = _log_likelihood(word, p) - _log_likelihood(word, best)
+    return np.asarray(gain / inflation - 0.5 * np.log(inflation))
 
 
 def _room(allowed: float | None, slopes: Floats) -> Floats:

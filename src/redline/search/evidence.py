@@ -6,9 +6,10 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
-from typing import Literal, TypeAlias
+from typing import Any, Literal, TypeAlias
 
 import numpy as np
+from numpy.typing import NDArray
 
 from redline import stats
 from redline.model import Criterion, Measured, Sla, Trial
@@ -129,20 +130,36 @@ def _read(key: _Same, sla: Sla) -> Reading | None:
         return replace(plain, role="over")
     if reason == "fail":
         failed = _same_failed(outcome.stop.criterion, sla)
-        return replace(plain, role="fail", failed=failed) if failed else plain
+        return _failed(plain, failed, records, sla) if failed else plain
     window = steady_window(outcome)
     if trial.probe.kind != "scout" and window and _full(trial, records, window, sla):
         tallies = {c.text: _on_requests(c, outcome, tally(c, records, window)) for c in sla.criteria}
         if reason == "ended" and trial.probe.by == "rate" and outgrown(records, window):
             return replace(plain, role="over")
-        chosen = (records.scheduled_s >= window.start_s) & (records.scheduled_s <= window.end_s)
-        cv2 = stats.squared_cv(records.tokens_in[chosen]) + stats.squared_cv(records.tokens_out[chosen])
         plain = replace(plain, tallies=tallies, runs=_runs(tallies, outcome))
-        gaps_cv2 = stats.squared_cv(np.diff(records.scheduled_s[chosen]))
-        return replace(plain, role="full", sent=int(chosen.sum()), length_cv2=cv2 / 2, arrival_cv2=gaps_cv2)
+        return replace(plain, role="full", **_fed(records, window, records.tokens_out))
     skip = first_wave(trial.probe)
     looks = {c.text: _on_requests(c, outcome, first_look(c, records, skip)) for c in sla.criteria}
     return replace(plain, role="scout", tallies=looks, runs=_runs(looks, outcome))
+
+
+def _failed(plain: Reading, failed: str, records: Records, sla: Sla) -> Reading:
+    """A trial that was ended as hopeless, with what it had seen of that by then."""
+    criterion = next(c for c in sla.criteria if c.text == failed)
+    outcome = plain.trial.outcome
+    assert isinstance(outcome, Measured)  # by the caller
+    start_s = 0.0 if plain.trial.probe.by == "rate" else outcome.stop.window_start_s
+    window = window_of(records, start_s, complete=True)
+    tallies = {failed: tally(criterion, records, window)}
+    return replace(plain, role="fail", failed=failed, tallies=tallies, **_fed(records, window, records.tokens_asked))
+
+
+def _fed(records: Records, window: Window, tokens_out: NDArray[np.int32]) -> dict[str, Any]:
+    """What came in the window: how many requests, how unlike each other, how bunched."""
+    chosen = (records.scheduled_s >= window.start_s) & (records.scheduled_s <= window.end_s)
+    cv2 = stats.squared_cv(records.tokens_in[chosen]) + stats.squared_cv(tokens_out[chosen])
+    gaps_cv2 = stats.squared_cv(np.diff(records.scheduled_s[chosen]))
+    return {"sent": int(chosen.sum()), "length_cv2": cv2 / 2, "arrival_cv2": gaps_cv2}
 
 
 def _on_requests(criterion: Criterion, outcome: Measured, found: Tally) -> Tally:
@@ -271,4 +288,5 @@ def _left_behind(records: Records, reading: Reading) -> bool:
     t = records.observed_s
     arrived = stats.between(records.scheduled_s, t / 2, t)
     departed = stats.between(records.end_s, t / 2, t)
-    return len(records) > 20 and t >= 4 * reading.mean_e2e_s and departed < 0.5 * arrived
+    surely = arrived - departed > 3 * math.sqrt(arrived + departed)
+    return len(records) > 20 and t >= 4 * reading.mean_e2e_s and departed < 0.5 * arrived and surely

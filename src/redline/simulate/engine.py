@@ -103,8 +103,18 @@ class Engine:
         """Queue a request that `fits`. An idle engine starts its next step no sooner than `at_s`."""
         if not self.busy:
             self.now_s = max(self.now_s, at_s)
+            self._skip_stalls()
         request.to_prefill = request.prompt + request.emitted
         self.waiting.append(request)
+
+    def _skip_stalls(self) -> None:
+        """Those of the time that nothing ran in harmed nobody, but for what is left of the last one."""
+        if self.now_s < self._next_stall_s:
+            return
+        every_s = self.profile.stall_every_s
+        last_s = self._next_stall_s + every_s * math.floor((self.now_s - self._next_stall_s) / every_s)
+        self.now_s = max(self.now_s, last_s + self.profile.stall_s)
+        self._next_stall_s = last_s + every_s
 
     def abort(self, request: Request) -> None:
         """Forget a request, wherever it is."""

@@ -30,6 +30,7 @@ FEW_ALONE, ALONE, WELL_WITHIN = (
     0.8,
 )  # requests, if fewer are in flight than that, and within that share of bounds
 EXTENSION, MAX_EXTENSIONS = 1.7, 3
+HOPELESS_MEAN = 1.6  # times the bound
 MIN_WINDOW_S = 5.0
 MEMORIES, FORGOTTEN = 15, 2  # times the memory of the queue: a window, and the start that is cut off
 MOST_LONGER = 8  # unless that takes so many times the requests
@@ -196,7 +197,7 @@ def _hopeless(probe: Probe, sla: Sla, records: Records, known: Earlier, warm_s: 
         elif metric.kind == "mean" and metric.field in ("ttft", "e2el") and t > known.p90_e2e_s:
             begun = _counted(probe, records, warm_s) & ~records.broken
             ages = latency_ms(metric.field, records)[begun]
-            if len(ages) >= 40 and float(ages.mean()) > 1.6 * criterion.bound:
+            if len(ages) >= 40 and float(ages.mean()) > HOPELESS_MEAN * criterion.bound:
                 detail = f"{len(ages)} requests already took {ages.mean():.0f} ms on average"
         if detail:
             return Stop(reason="fail", at_s=t, window_start_s=warm_s or 0.0, criterion=criterion.text, detail=detail)
