@@ -36,8 +36,9 @@ Errors are of the load to rely on, which Redline chooses low: its model gives it
 
 ## Servers that change
 
-On a server that gets 10% slower in ten minutes, and on one that stops for a second every 50 s,
-{wrong} of {aside} intervals did not hold the capacity of the undisturbed server; {silent} of these carried no warning.
+On a server that gets 10% slower in ten minutes, against its capacity at the start, and on one that stops for a second
+every 50 s, against its capacity in the long run with its stops: {wrong} of {aside} intervals did not hold it;
+{silent} of these carried no warning.
 """
 
 
