@@ -5,7 +5,7 @@ from pathlib import Path
 
 sys.path.append(str(Path(__file__).parents[1] / "benchmarks"))
 
-from repeat import agreement, ends, table  # noqa: E402  # after the path is set
+from repeat import agreement, ends, table  # after the path is set
 
 
 def found(low: float | None, high: float | None, evidence: str = "edge") -> dict[str, object]:
