@@ -178,4 +178,7 @@ def test_a_load_of_users_who_think_counts_users() -> None:
 
     assert ("requests in flight", "users") == tuple(wording.unit_of(w, "concurrency") for w in (chat, thoughtful))
     assert wording.unit_of(thoughtful, "rate") == "requests/s"
+    assert ("12.1 users", "-") == tuple(
+        wording.capacity_text(replace(EDGE, unit="users", capacity=capacity)) for capacity in (12.1, None)
+    )
     assert "This server carries 12.1 users within" in wording.sentence(replace(EDGE, unit="users"))

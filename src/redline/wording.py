@@ -79,6 +79,12 @@ def unit_of(workload: Workload | CommandWorkload, by: Variable) -> str:
     return "users" if thinks and by == "concurrency" else UNITS[by]
 
 
+def capacity_text(answer: Answer) -> str:
+    """The load to rely on, with what it counts; - where there is none."""
+    unit = answer.unit or UNITS[answer.variable]
+    return "-" if answer.capacity is None else f"{number(answer.capacity)} {unit}"
+
+
 def trial_number(name: str) -> str:
     """A trial's id as it is shown and typed: 1 for 0001."""
     return name.lstrip("0") or name

@@ -154,7 +154,7 @@ class Console:
         about = ", ".join(part for part in (*names, answer.sla) if part)
         if answer.capacity is None:
             return f"{about}: {answer.evidence}"
-        load = wording.load_text(answer.capacity, answer.variable)
+        load = wording.capacity_text(answer)
         return f"{about}: {answer.evidence}, {load} ({wording.interval_text(answer)})"
 
     def _trial_line(self, trial: Trial, *, short: bool) -> Text:

@@ -64,7 +64,7 @@ def _cells(answer: Answer) -> dict[str, str]:
         "configuration": answer.server or "-",
         "workload": answer.workload or "-",
         "SLA": answer.sla,
-        "capacity": "-" if answer.capacity is None else wording.load_text(answer.capacity, answer.variable),
+        "capacity": wording.capacity_text(answer),
         f"{wording.number(100 * answer.confidence)} % interval": wording.interval_text(answer),
         "evidence": answer.evidence,
         "limited by": answer.limiting or "-",

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import math
-import resource
 import time
 from collections import deque
 from collections.abc import Callable, Iterable
 from itertools import takewhile
 from typing import Any
 
+from redline.loadgen.account import Account
 from redline.loadgen.ahead import Ahead
 from redline.loadgen.beat import Beat
 from redline.loadgen.conn import Exchange
@@ -22,7 +22,6 @@ from redline.loadgen.payload import Payloads
 from redline.loadgen.pool import Pool
 from redline.loadgen.sources import describe
 from redline.loadgen.spec import TrialSpec
-from redline.loadgen.stamps import Histogram
 from redline.loadgen.timer import Timer
 from redline.loadgen.wire import Header
 from redline.records import Status
@@ -37,7 +36,6 @@ _PAUSE_S = 0.1  # of a closed-loop user after a failure, so that a server that r
 _WARM = 32  # connections opened ahead for an open loop
 _EARLY = 1 << 40  # requests of a ramp count from minus this
 _SHORT_NS = 500_000_000  # a report so soon after the beginning would show next to nothing
-_TEXTS = 20  # different failures that are told apart
 _LIVE_GAPS = 500_000  # gaps of unfinished requests beyond this number are sent only at the end
 
 
@@ -78,12 +76,7 @@ class Run:
         self._never_sent = 0
         self._ended_rows = Rows()
         self._due_count = self._sent_count = 0
-        self._late = Histogram()
-        self._errors: dict[str, int] = {}
-        self._without_usage = 0
-        self._idle_ns = 0  # between the end of an answer and the next request that waited for it
-        self._cpu_s = 0.0
-        self._switches = 0
+        self._account = Account()
 
     # ---- its life ----
 
@@ -113,10 +106,8 @@ class Run:
     def _begin(self) -> None:
         """From here on the client is judged."""
         self._pool.stamps.reset()
-        self._late = Histogram()
-        self._idle_ns = 0
+        self._account.begin()
         self._beat.reset()
-        self._cpu_s, self._switches = time.process_time(), _involuntary_switches()
 
     def stop(self, reason: str) -> None:
         """Send no more, drop what is in flight, and report for the last time."""
@@ -178,7 +169,7 @@ class Run:
             now_ns, due_ns = time.monotonic_ns(), self._ns(self._users.due_s)
             if due_ns > now_ns or self._due_count >= self._most:
                 break
-            self._late.add((now_ns - due_ns) // 1_000)
+            self._account.late.add((now_ns - due_ns) // 1_000)
             turn = self._users.take()
             self._due_count += due_ns >= self._t0_ns
             if self._held or len(self._in_flight) >= self._places:
@@ -235,11 +226,11 @@ class Run:
         if status is Status.OK:
             end_ns = response.last_ns or response.last_choice_ns
             if self._closed_loop or self._held:
-                self._idle_ns += now_ns - response.arrived_ns
+                self._account.idle_ns += now_ns - response.arrived_ns
         if flight.number >= 0:
-            self._without_usage += status is Status.OK and response.tokens_out < 0
+            self._account.without_usage += status is Status.OK and response.tokens_out < 0
             if status is not Status.OK:
-                self._count(words)
+                self._account.failed(words)
             self._ended_rows.add(flight, self._t0_ns, status, (end_ns - self._t0_ns) / 1e9)
         if self._talks is not None:
             self._talks.answered(flight, ok=status is Status.OK)
@@ -334,26 +325,12 @@ class Run:
             "sent": self._sent_count,
             "taken": self._launched,
             "held_back": self._never_sent + sum(due_ns >= self._t0_ns for _, due_ns in self._held),
-            "late": self._late.counts,
             "read_delays": stamps.read_delays.counts,
             "kernel_stamps": stamps.from_kernel,
             "behind_s": self._beat.behind_s,
-            "idle_s": self._idle_ns / 1e9,
-            "wall_s": wall_s,
-            "cpu_share": (time.process_time() - self._cpu_s) / wall_s,
-            "involuntary_switches": _involuntary_switches() - self._switches,
-            "without_usage": self._without_usage,
-            "errors": self._errors,
+            **self._account.facts(wall_s),
         }
-
-    def _count(self, words: str) -> None:
-        key = words if words in self._errors or len(self._errors) < _TEXTS else "other failures"
-        self._errors[key] = self._errors.get(key, 0) + 1
 
 
 def _ignore(_: Exchange) -> None:
     """An exchange that has been recorded already."""
-
-
-def _involuntary_switches() -> int:
-    return resource.getrusage(resource.RUSAGE_SELF).ru_nivcsw

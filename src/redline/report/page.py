@@ -163,7 +163,7 @@ def _sla(data: ReportData, case: ReportCase, asked: tuple[Sla, Answer | None], k
 
 def _found(answer: Answer) -> Iterable[str]:
     """The answer in short; its sentence stands at the top of the page."""
-    load = "–" if answer.capacity is None else wording.load_text(answer.capacity, answer.variable)
+    load = "–" if answer.capacity is None else wording.capacity_text(answer)
     facts = {
         "capacity": load,
         f"{wording.number(100 * answer.confidence)} % interval": wording.interval_text(answer),
@@ -180,7 +180,7 @@ def _at_capacity(answer: Answer, sla: Sla) -> Iterable[str]:
     names += [name for name in ("request_throughput", "output_throughput") if name not in names]
     shown = {name: wording.quantity(name, answer.at_capacity[name]) for name in names if name in answer.at_capacity}
     if shown and answer.capacity is not None:
-        at = f"verdict at {wording.load_text(answer.capacity, answer.variable)}"
+        at = f"verdict at {wording.capacity_text(answer)}"
         yield _values({at: answer.verdict_at_capacity, **shown})
 
 
