@@ -1,8 +1,7 @@
 """How many spoiled trials the load generator finds itself, and how many good ones it refuses.
 
-python benchmarks/faults.py                             # 100 clean runs, and 10 with each fault: 20 minutes
-python benchmarks/faults.py --quick                     # a few of each
-python benchmarks/faults.py --page docs/explanation/client-limits-measured.md
+python benchmarks/faults.py            # 100 clean runs, and 12 with each fault: 20 minutes
+python benchmarks/faults.py --quick    # a few of each: 5 minutes
 
 A load worker that measures the mock server is stopped now and then, or shares its core with busy processes. The mock
 stamps what it reads and writes, so what the client should have seen is known. A run is spoiled for an SLA when its
@@ -172,7 +171,7 @@ def _found(fault: Fault, load: Load, sla: Sla, outcome: Outcome, served: Sequenc
         sla=sla.name,
         error=error_ms,
         lost_share=lost_share,
-        spoiled=abs(error_ms) > most_ms or lost_share > LOST_SHARE,
+        spoiled=bool(abs(error_ms) > most_ms or lost_share > LOST_SHARE),
         why="" if good else why,
     )
 
@@ -197,7 +196,7 @@ def _errors(sla: Sla, load: Load, outcome: Measured, served: Sequence[Served]) -
     until_s = max(one.sent_ns[-1] for one in begun) / 1e9
     since_s = until_s - (outcome.duration_s - load.probe.spread_s - 0.5)
     held = [max(0.0, one.sent_ns[-1] / 1e9 - max(since_s, one.read_ns / 1e9)) for one in begun]
-    return error_ms, 1 - sum(held) / (until_s - since_s) / load.probe.load
+    return error_ms, float(1 - sum(held) / (until_s - since_s) / load.probe.load)
 
 
 def table(found: Sequence[Found]) -> str:
@@ -238,9 +237,9 @@ def main() -> None:
                     )
                     for load in LOADS if wanted else ():
                         if time.monotonic() < until_s:
-                            found += measure(fault, load, mock, number)
-                            for one in found[-len(SLAS) :]:
+                            for one in measure(fault, load, mock, number):
                                 print(one, file=sys.stderr)
+                                found.append(one)
     print(table(found))
 
 

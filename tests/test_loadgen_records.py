@@ -1,6 +1,7 @@
 """From the worker's reports to records and evidence: nothing lost, everything in order."""
 
 import math
+import tracemalloc
 from array import array
 
 import numpy as np
@@ -84,6 +85,21 @@ def test_records_of_several_workers_never_change_what_was_seen(data):
     assert seen[-1] == list(range(min(told)))
     for earlier in seen:
         assert earlier == seen[-1][: len(earlier)]
+
+
+def test_a_long_trial_is_kept_in_few_bytes():
+    many, each = 100_000, 5_000
+    tracemalloc.start()
+    collector = Collector()
+    for first in range(0, many, each):
+        collector.add(rows([(i, (7, 7), Status.OK) for i in range(first, first + each)], "done"))
+        records = collector.records(1.0)
+    kept, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+
+    assert len(records) == many
+    assert kept < 250 * many  # what is settled, and the records made of it: a million requests in 250 MB
+    assert peak < 400 * many
 
 
 def test_no_reports_are_no_requests():

@@ -75,10 +75,23 @@ def good():
 # ---- the load ----
 
 
+@pytest.mark.skipif(sys.platform != "linux", reason="gives itself fewer cores by Linux means")
+def test_a_server_on_the_same_few_cores_is_a_warning():
+    cores = os.sched_getaffinity(0)
+    try:
+        os.sched_setaffinity(0, {min(cores)})
+        with scripted() as server, open_session(endpoint(server), CHAT) as session:
+            warnings = session.warnings
+    finally:
+        os.sched_setaffinity(0, cores)
+
+    assert "server and load generator share the 1 cores of this machine: each takes from the other" in warnings
+
+
 def test_preflight_learns_how_the_server_counts(good):
     _, session = good
 
-    assert session.warnings == ()
+    assert [text for text in session.warnings if "share the" not in text] == []
     assert (session.facts["tokens_per_word"], session.facts["template_tokens"]) == (1.0, 5.0)
     assert session.facts["address"] == "127.0.0.1"
 
@@ -130,7 +143,7 @@ def test_prompts_of_a_file_go_out_once_before_any_repeats():
     assert len(sent) == 60
     assert all(request.json["max_tokens"] == int(request.text.split()[1]) % 3 + 1 for request in sent)
     assert [40, 40] == [outcome.client.sent for outcome in outcomes]
-    assert "p.jsonl has 60 prompts, and more were sent" in session.warnings[0]
+    assert "p.jsonl has 60 prompts, and more were sent" in session.warnings[-1]
 
 
 def test_prompts_that_a_ramp_took_are_sent_too():

@@ -42,6 +42,7 @@ from redline.records import Records
 from redline.verdict.client import NOT_SENT, cure_for
 
 _OFF = 0.05
+_ENOUGH_CORES = 4  # for a server and us
 _LEAD_NS = 5_000_000  # from the word to begin to the beginning
 _BUSY, _AT_EASE = 0.5, 0.35  # share of a core: of a worker that is to have help, and then of each
 
@@ -96,6 +97,10 @@ class LoadSession:
         self.facts = {**self._preflight.facts, **opened}
         self._beside_server = ip_address(str(opened["address"])).is_loopback
         self._warnings += self._preflight.warnings
+        if self._beside_server and _cores() < _ENOUGH_CORES:
+            self._warn(
+                f"server and load generator share the {_cores()} cores of this machine: each takes from the other"
+            )
 
     def measure(self, probe: Probe, watch: Watch, seed: int) -> Outcome:
         """Offer the load until `watch` says stop or the probe's budget is spent."""
@@ -197,8 +202,7 @@ class LoadSession:
         """More workers for the next trial when one was busy for most of its time, and nobody said how many."""
         if self._fixed or client.cpu_share <= _BUSY:
             return
-        cores = len(os.sched_getaffinity(0)) if sys.platform == "linux" else os.cpu_count() or 1
-        most = max(1, cores - self._beside_server)  # which needs one too
+        most = max(1, _cores() - self._beside_server)  # which needs one too
         self._count = max(self._count, min(most, math.ceil(sum(client.cpu_shares) / _AT_EASE)))
 
     def _warn_of_lengths(self, records: Records) -> None:
@@ -228,6 +232,10 @@ def open_session(
         yield session
     finally:
         session.close()
+
+
+def _cores() -> int:
+    return len(os.sched_getaffinity(0)) if sys.platform == "linux" else os.cpu_count() or 1
 
 
 def _outcome(facts: dict[str, Any], records: Records, stop: Stop | None) -> Outcome:
