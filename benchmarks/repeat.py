@@ -2,7 +2,7 @@
 
     python benchmarks/repeat.py http://127.0.0.1:8000 --times 10 --hold 300 --out DIR -- --sla "p99_ttft_ms<=200"
 
-What follows `--` goes to `redline find`, and must be good for `redline bench` too if --hold is given: it then holds the
+What follows `--` goes to `redline find`, and to `redline bench` if --hold is given: that then holds the
 median lower end of the intervals for so many seconds, and 1.15 times their median upper end for a fifth of that. Two
 intervals that each hold the capacity overlap: of 90% intervals of one unchanging server at least 81 pairs in 100 do.
 """
@@ -88,6 +88,7 @@ def main() -> int:
     parser.add_argument("url")
     parser.add_argument("--times", type=int, default=10)
     parser.add_argument("--out", type=Path, required=True, help="a new folder; each search has one in it")
+    parser.add_argument("--precision", default="5%")
     parser.add_argument("--by", choices=["rate", "concurrency"], default="rate")
     parser.add_argument(
         "--hold", type=float, metavar="SECONDS", help="then hold the lower end, and 1.15 times the upper"
@@ -95,7 +96,7 @@ def main() -> int:
     args = parser.parse_args(own)
     answers = []
     for n in range(1, args.times + 1):
-        answers.append(find(args.url, [*given, "--by", args.by], args.out / str(n)))
+        answers.append(find(args.url, [*given, "--by", args.by, "--precision", args.precision], args.out / str(n)))
         print("\n".join(table(answers)[-3 if n > 1 else 0 :]), file=sys.stderr)
     print("\n".join(table(answers)))
     if args.hold:
