@@ -82,6 +82,18 @@ def test_the_search_finds_how_many_users_who_think_it_carries():
     assert answer.low <= truth.capacity <= answer.high
 
 
+def test_a_queue_in_the_client_counts_as_one_in_the_server():
+    """With a place for each slot nobody waits in the server, and the capacity is that of the server alone."""
+    sla = parse_sla("p90_ttft_ms<=300")
+    capped = replace(CHAT, max_in_flight=SMALL.max_num_seqs)
+    truth = true_capacity(SMALL, capped, sla, precision=0.05)
+    answer, _ = search_on(VirtualSession(SMALL, capped), sla, Goal(precision=0.1), seed=1)
+
+    assert truth.capacity == pytest.approx(true_capacity(SMALL, CHAT, sla, precision=0.05).capacity, rel=0.06)
+    assert answer.evidence == "edge"
+    assert answer.low <= truth.capacity <= answer.high
+
+
 def test_a_stranger_s_simulator_is_searched_and_its_truth_is_found(capsys):
     runpy.run_path(str(EXAMPLE), run_name="__main__")
     said = capsys.readouterr().out

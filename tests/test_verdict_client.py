@@ -1,5 +1,7 @@
 """Was the client good enough: judged against what the SLA allows, not against a fixed number of milliseconds."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -100,6 +102,16 @@ def test_without_records_the_stored_percentile_decides() -> None:
 @pytest.mark.parametrize(("due", "sent", "good"), [(42, 40, True), (1000, 996, True), (1000, 990, False)])
 def test_requests_that_were_due_must_have_been_sent(due: int, sent: int, good: bool) -> None:
     assert usable(trial(requests(100), due=due, sent=sent), P90)[0] is good
+
+
+def test_a_wait_that_the_user_asked_for_is_no_fault_of_the_client() -> None:
+    waited = requests(1000, 300, late_s=0.5)
+    told = replace(waited, held_s=waited.sent_s - waited.scheduled_s)
+
+    assert not usable(trial(waited, late_p99_s=0.5), P90)[0]
+    assert usable(trial(told, late_p99_s=0.5), P90) == (True, "")
+    assert usable(trial(told, due=1000, sent=700, held_back=300), P90)[0]
+    assert not usable(trial(told, due=1000, sent=690, held_back=300), P90)[0]
 
 
 def test_merged_reads_spoil_times_between_single_tokens() -> None:

@@ -72,8 +72,9 @@ def cure_for(text: str) -> str:
 
 
 def _sends(seen: ClientEvidence, records: Records | None, sla: Sla, slack: float) -> str:
-    if seen.due - seen.sent > FEW_UNSENT and seen.sent / seen.due < MIN_SENT_SHARE:
-        return f"the client sent only {100 * seen.sent / seen.due:.1f}% of the requests that were due"
+    owed = seen.due - seen.held_back  # a cap that the user asked for is not the client's fault
+    if owed - seen.sent > FEW_UNSENT and seen.sent / owed < MIN_SENT_SHARE:
+        return f"the client sent only {100 * seen.sent / owed:.1f}% of the requests that were due"
     bounds_s = {field: bound_s for field, bound_s in _bounds_s(sla).items() if field in FROM_DUE}
     if not bounds_s:
         return ""
