@@ -89,7 +89,7 @@ def test_every_command_on_measuring_one_load_works(tmp_path: Path) -> None:
     with SimServer() as server:
         for command in commands_of(ROOT / "docs" / "how-to" / "measure-one-load.md"):
             rest = command.removeprefix("redline ").replace("http://localhost:8000", server.url)
-            done = run(rest, tmp_path, "--duration", "1s", "--workload", "random:in=16,out=8")
+            done = run(rest, tmp_path, "--seed", "1", "--duration", "1s", "--workload", "random:in=16,out=8")
             assert done.returncode in (0, 4), f"{command}\n{done.stderr}"
     assert {"result.json", "requests.csv"} <= {path.name for path in tmp_path.iterdir()}
 
