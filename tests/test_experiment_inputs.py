@@ -1,17 +1,20 @@
 """Workloads that name files: read where they are measured, remembered by their digest where they are shown."""
 
 import shutil
+from array import array
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from redline.api import Place, prepare_find, prepare_run
 from redline.codec import load_experiment, load_workload_file
-from redline.experiment.inputs import INPUTS, noted, reader
+from redline.experiment.datasets import parse_dataset
+from redline.experiment.inputs import INPUTS, noted, reader, remembered
 from redline.experiment.plan import case_key
 from redline.experiment.presets import PRESETS
 from redline.experiment.workloads import parse_workload
-from redline.model import Lengths, ServerConfig, UsageError
+from redline.model import Lengths, ServerConfig, UsageError, Vocabulary, Workload
 
 TRACES = Path(__file__).parent / "data" / "traces"
 FILE = """[server]
@@ -174,6 +177,28 @@ def test_find_keeps_a_name_that_holds_anywhere(write, tmp_path):
     assert prepared.experiment.workloads == load_experiment(stored / "experiment.toml").workloads
     assert str(tmp_path / "azure.csv") in prepared.files[INPUTS]
     assert load_workload_file(file) == prepared.experiment.workloads[0]
+
+
+def test_prompts_that_are_counted_in_two_ways_are_remembered_in_both(tmp_path):
+    text = '{"prompt": "a few letters of many words", "output_tokens": 3}'
+    known = [
+        Workload(
+            name="w",
+            prompt=Lengths(mean=tokens),
+            output=Lengths(mean=3),
+            dataset=replace(parse_dataset(text, "p.jsonl"), prompt_tokens=array("i", [tokens])),
+            tokenizer=vocabulary,
+        )
+        for tokens, vocabulary in (
+            (6, None),
+            (9, Vocabulary(file="a", sha256="1")),
+            (8, Vocabulary(file="b", sha256="2")),
+        )
+    ]
+    (tmp_path / INPUTS).write_text(noted(known)[INPUTS])
+    shown = [parse_workload(f"p.jsonl{more}", remembered(tmp_path)) for more in ("", ":tokenizer=a", ":tokenizer=b")]
+
+    assert [6, 9, 8] == [workload.prompt.mean for workload in shown]
 
 
 def test_workloads_without_files_leave_nothing_to_remember():

@@ -96,7 +96,7 @@ def remembered(directory: Path) -> Load:
         return Described(file=file, **found)
 
     def dataset(name: str, by: str | None) -> Described[Dataset]:
-        if (facts := known.get(_DATASET + name)) is None:
+        if (facts := known.get(_counted(name, by))) is None:
             return read.dataset(name, by)
         found = lengths(facts)
         file = Dataset(file=name, sha256=facts["sha256"], has_lengths=found["output"] is not None)
@@ -126,10 +126,15 @@ def noted(workloads: Iterable[Workload | CommandWorkload]) -> dict[str, str]:
             known[trace.file] = {"sha256": trace.sha256, "requests": len(trace.times_s), **_described(trace)}
         if (dataset := workload.dataset) is not None:
             facts = {"sha256": dataset.sha256, "prompts": len(dataset.sizes), **_described(dataset)}
-            known[_DATASET + dataset.file] = facts
+            known[_counted(dataset.file, workload.tokenizer and workload.tokenizer.file)] = facts
         if (vocabulary := workload.tokenizer) is not None:
             known[_TOKENIZER + vocabulary.file] = {"sha256": vocabulary.sha256, "words": len(vocabulary.words)}
     return {INPUTS: json.dumps(known, indent=2) + "\n"} if known else {}
+
+
+def _counted(dataset: str, by: str | None) -> str:
+    """Its name in there: prompts are as long as a tokenizer says."""
+    return f"{_DATASET}{dataset} by {by}" if by else _DATASET + dataset
 
 
 def _described(file: Trace | Dataset) -> Mapping[str, Any]:
