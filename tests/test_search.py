@@ -181,8 +181,23 @@ def test_a_budget_of_one_is_told_as_one():
 
     assert [
         "the budget of 1 trial was used up (first looks not counted)",
-        "the budget of 1 request was used up",
-    ] == [answer.stop_reason for answer in stopped]
+        "the budget of 1 request",
+    ] == [answer.stop_reason.partition(" leaves ")[0] for answer in stopped]
+
+
+@pytest.mark.parametrize(
+    ("limit", "words"),
+    [
+        ({"max_time_s": 30}, "the time budget of 30 s leaves 30 s, and a load of 4 needs about "),
+        ({"max_requests": 50}, "the budget of 50 requests leaves 50, and a load of 4 needs about "),
+    ],
+)
+def test_a_listed_load_that_the_whole_budget_cannot_hold_says_what_it_needs(limit, words):
+    answer = next_step([], parse_sla("p99_ttft_ms<=200"), Goal(loads=(4.0,), **limit))
+
+    assert isinstance(answer, Answer)
+    assert answer.stop_reason.startswith(words)
+    assert answer.stop_reason.endswith("; not measured: 4")
 
 
 def test_a_sustained_load_buys_an_exact_verdict():
@@ -318,6 +333,16 @@ def test_a_metric_that_the_command_does_not_report_is_named():
     assert isinstance(answer, Answer)
     assert "p90_ttft_ms" in answer.stop_reason
     assert "--metric-percentiles" in answer.error
+
+
+def test_failures_that_the_command_does_not_count_are_no_matter_of_percentiles():
+    sla = parse_sla("error_rate<=5%")
+    answer = next_step([total(1.0, sla, [{"mean_ttft_ms": 3.0, "completed": 12.0}], kind="scout")], sla, RATE)
+
+    assert isinstance(answer, Answer)
+    assert "error_rate could not be measured" == answer.stop_reason
+    assert "count the requests that failed" in answer.error
+    assert "percentiles" not in answer.error
 
 
 def test_the_totals_of_a_command_lead_to_an_answer_too():

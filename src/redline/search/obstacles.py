@@ -13,6 +13,8 @@ from redline.sla import metric_of
 
 MAX_SCOUTS = 30
 BUDGET_REQUESTS, BUDGET_S = 25_000, 120.0
+_REPORT = "make it report that (for vLLM, --metric-percentiles)"
+_COUNT_FAILURES = "make it count the requests that failed (for sglang, --output-details), or leave error_rate out"
 
 
 def undecided(state: State, reason: str) -> Answer:
@@ -50,7 +52,8 @@ def _unjudgeable(state: State) -> Answer | None:
             continue
         totals = any(r.runs for r in state.readings)
         if totals:
-            cure = f"the command reported no {criterion.metric}: make it report that (for vLLM, --metric-percentiles)"
+            how = _COUNT_FAILURES if criterion.metric == "error_rate" else _REPORT
+            cure = f"the command reported no {criterion.metric}: {how}"
         elif field in ("itl", "tpot") and any(r.role == "full" or r.scouting for r in state.readings):
             cure = f"no request had the tokens that {criterion.metric} needs: ask for outputs of several tokens"
         else:
@@ -69,13 +72,22 @@ def over_budget(state: State, probe: Probe) -> str | None:
     """Why this measurement is more than we may spend; None while it is not."""
     goal = state.goal
     scouting = probe.kind == "scout"
-    if state.left_s <= 0 or (not scouting and state.left_s < state.planned_s(probe) / 2):
+    if state.left_s <= 0:
         return f"the time budget of {goal.max_time_s:g} s was used up"
+    if not scouting and state.left_s < (planned_s := state.planned_s(probe)) / 2:
+        budget = f"the time budget of {goal.max_time_s:g} s leaves {state.left_s:.0f} s"
+        return f"{budget}, and a load of {probe.load:g} needs about {planned_s:.0f} s"
     if scouting:
         scouts = sum(1 for t in state.trials if t.probe.kind == "scout" and asked(t, state.sla))
         return f"{MAX_SCOUTS} first looks found no range" if scouts >= MAX_SCOUTS else None
-    if (left := state.requests_left()) is not None and left < max(1, max(probe.need.values(), default=1) // 2):
-        return f"the budget of {goal.max_requests} request{'s' * (goal.max_requests != 1)} was used up"
+    need = max(probe.need.values(), default=1)
+    if (left := state.requests_left()) is not None and left < max(1, need // 2):
+        budget = f"the budget of {goal.max_requests} request{'s' * (goal.max_requests != 1)}"
+        return (
+            f"{budget} leaves {left}, and a load of {probe.load:g} needs about {need}"
+            if left
+            else f"{budget} was used up"
+        )
     own = state.own
     if len(own) >= goal.max_trials:
         return (
