@@ -8,7 +8,7 @@ import pytest
 
 import made
 import virtual
-from redline.model import Answer, Failed, Goal, Probe
+from redline.model import Answer, Failed, Goal, Measured, Probe, Stop
 from redline.search import answer_now, is_look, listed_loads, next_job, next_step
 from redline.search.curve import FAR, STEP, Point, list_of, next_look
 from redline.simulate.session import VirtualSession
@@ -178,6 +178,37 @@ def test_a_search_that_was_stored_before_does_not_change_the_list(curve):
     step = next_step(searched, virtual.SLA, RATE)
     assert isinstance(step, Probe)
     assert math.isclose(1.0, step.load)
+
+
+def test_a_look_whose_client_was_too_busy_fills_no_server():
+    probe = Probe(by="rate", load=1.0, kind="main", asked_by="--loads auto")
+    busy = made.limited(replace(probe, load=64.0))  # its 10 requests/s are what the client could do
+    well = [
+        made.trial(made.full(load, sla=virtual.SLA).outcome, replace(probe, load=load)) for load in (1.0, 4.0, 16.0)
+    ]
+
+    again = next_step([*well, busy], virtual.SLA, RATE)
+    assert isinstance(again, Probe)
+    assert 64.0 == again.load
+    assert "client_limited" == answer_now([*well, busy, busy], virtual.SLA, RATE, "").evidence
+
+
+def test_the_totals_of_a_command_do_not_make_a_slow_answer_a_full_server():
+    def look(load: float, requests: int, answer_s: float):
+        lasted_s = requests / load + answer_s
+        run = {"completed": requests, "failed": 0.0, "request_throughput": requests / lasted_s}
+        outcome = Measured(
+            stop=Stop(reason="ended", at_s=lasted_s),
+            duration_s=lasted_s,
+            aggregates=({**run, "mean_e2el_ms": 1e3 * answer_s, "p90_ttft_ms": 50.0},),
+        )
+        return made.trial(outcome, Probe(by="rate", load=load, kind="main", asked_by="--loads auto"))
+
+    sla = parse_sla("p90_ttft_ms<=300")
+    step = next_step([look(1.0, 72, 10.0), look(4.0, 72, 10.0)], sla, RATE)
+
+    assert isinstance(step, Probe)
+    assert 16.0 == step.load  # 72 requests are sent in 18 s, and the last one ends 10 s later
 
 
 def test_a_server_that_dies_twice_ends_it():

@@ -16,7 +16,7 @@ import numpy as np
 from redline.model import Answer, Failed, Goal, Measured, Probe, Sla, Trial
 from redline.search.obstacles import over_budget, undecided
 from redline.search.state import FIRST_LOAD, State, fitting
-from redline.verdict import summary
+from redline.verdict import summary, usable
 from redline.verdict.tally import steady_window
 
 LOOK = "--loads auto"  # who asks for the looks
@@ -27,6 +27,7 @@ STEP, CLOSE = 1.5, 1.2  # times the load, from one to the next of the list; and 
 MOST_LOADS, MOST_LOOKS = 12, 30
 KEEPS_UP = 0.9  # of the rate must be answered
 GROWS = 0.25  # x times as many in flight must bring x to this power times as much
+_NO_SLA = Sla(name="", criteria=())  # by which only the client is judged
 BROKEN, FEW = 0.5, 10  # so many of no fewer requests failed: the server gives up
 
 
@@ -111,7 +112,7 @@ def step(state: State, measure_list: Callable[[State], Probe | Answer]) -> Probe
     if load is None:
         loads = listed_loads(state.trials, state.goal)
         return measure_list(replace(state, goal=replace(state.goal, loads=loads)))
-    if len(looks) >= MOST_LOOKS:
+    if sum(map(is_look, state.trials)) >= MOST_LOOKS:
         return undecided(state, f"{MOST_LOOKS} looks found no load that fills the server")
     bare = replace(state, sla=Sla(name=state.sla.name, criteria=()))  # whose bounds no look waits for
     need = {c.text: LOOK_REQUESTS for c in state.sla.criteria}
@@ -150,10 +151,14 @@ def _point(trial: Trial) -> Point | None:
     outcome, load = trial.outcome, trial.probe.load
     if isinstance(outcome, Failed) and outcome.server_died:
         return Point(load=load, full=True)
-    if not isinstance(outcome, Measured):
+    if not isinstance(outcome, Measured) or not usable(trial, _NO_SLA)[0]:
         return None
     records, window = outcome.records, steady_window(outcome)
-    throughput = summary(outcome).get("request_throughput", 0.0)
+    seen = summary(outcome)
+    throughput, window_s = seen.get("request_throughput", 0.0), window.length_s if window else outcome.stop.at_s
+    if records is None and trial.probe.by == "rate":  # a command's total counts the time in which the last ones ended
+        sending_s = max(window_s - seen.get("mean_e2el_ms", 0.0) / 1e3, 0.1 * window_s)
+        throughput, window_s = throughput * window_s / sending_s, sending_s
     broken = False
     if records is not None:
         ended = int(np.count_nonzero(~records.running))
@@ -161,6 +166,6 @@ def _point(trial: Trial) -> Point | None:
     return Point(
         load=load,
         throughput=throughput,
-        window_s=window.length_s if window else outcome.duration_s,
+        window_s=window_s,
         full=broken or outcome.stop.reason == "over",
     )
