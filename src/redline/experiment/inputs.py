@@ -122,12 +122,13 @@ def noted(workloads: Iterable[Workload | CommandWorkload]) -> dict[str, str]:
     for workload in workloads:
         if not isinstance(workload, Workload):
             continue
+        vocabulary = workload.tokenizer
         if (trace := workload.trace) is not None:
             known[trace.file] = {"sha256": trace.sha256, "requests": len(trace.times_s), **_described(trace)}
         if (dataset := workload.dataset) is not None:
             facts = {"sha256": dataset.sha256, "prompts": len(dataset.sizes), **_described(dataset)}
-            known[_counted(dataset.file, workload.tokenizer and workload.tokenizer.file)] = facts
-        if (vocabulary := workload.tokenizer) is not None:
+            known[_counted(dataset.file, vocabulary.file if vocabulary else None)] = facts
+        if vocabulary is not None:
             known[_TOKENIZER + vocabulary.file] = {"sha256": vocabulary.sha256, "words": len(vocabulary.words)}
     return {INPUTS: json.dumps(known, indent=2) + "\n"} if known else {}
 
