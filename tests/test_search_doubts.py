@@ -18,10 +18,10 @@ SLA = parse_sla("p90_ttft_ms<=120, p90_tpot_ms<=18")
 NONE = Probe(by="rate", load=1.0, kind="list", max_s=60.0)
 
 
-def searched(profile: str):  # type: ignore[no-untyped-def]  # the answer of a search
+def searched(profile: str, sla=SLA, seed: int = 7_000):  # type: ignore[no-untyped-def]  # the answer of a search
     session, evidence = VirtualSession(PROFILES[profile], WORKLOAD), list[Trial]()
-    while isinstance(step := next_step(evidence, SLA, Goal()), Probe):
-        outcome = session.measure(step, watcher(step, SLA, evidence), 7_000 + len(evidence))
+    while isinstance(step := next_step(evidence, sla, Goal()), Probe):
+        outcome = session.measure(step, watcher(step, sla, evidence), seed + len(evidence))
         evidence.append(Trial(id="", case="", probe=step, seed=0, started="", outcome=outcome))
     return step, evidence
 
@@ -50,6 +50,13 @@ def test_a_server_that_gets_slower_is_told_of():
 
     assert "slower" in warning
     assert [] == doubts(listed(steady), 12.0)
+
+
+def test_a_server_that_gets_slower_is_told_of_also_where_no_load_can_be_relied_on():
+    answer, _ = searched("8b-drift", parse_sla("p99_ttft_ms<=190"), 20_000)
+
+    assert ("undecided", None) == (answer.evidence, answer.capacity)
+    assert any("slower" in warning for warning in answer.warnings)
 
 
 def test_a_steady_server_is_not_doubted():

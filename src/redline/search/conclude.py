@@ -65,7 +65,7 @@ def answer(state: State, finding: Finding) -> Answer:
         requests=sum(requests(t) for t in state.trials),
         benchmark_s=state.used_s,
         stop_reason=finding.reason,
-        warnings=(*_warnings(state), *doubts(state.trials, support.load if support else None)),
+        warnings=(*_warnings(state), *doubts(state.trials, support.load if support else found.estimate)),
         error=finding.error,
     )
 
