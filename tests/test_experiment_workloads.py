@@ -247,6 +247,8 @@ def test_a_command_is_split_into_words_without_a_shell():
         ({"preset": "chat", "extra": {"max_tokens": 5}}, "write max_tokens, or output, beside extra"),
         ({"preset": "chat", "extra": {"model": "m"}}, "model does not belong here"),
         ({"preset": "chat", "extra": {"stop": float("nan")}}, "JSON cannot say"),
+        ({"preset": "chat", "extra": {"seed": 1 << 64}}, "extra: holds a number of more than 64 bits"),
+        ({"preset": "chat", "extra": {"stop": ["\ud800"]}}, "half a character"),
         ({"preset": "chat", "extra": 5}, "must be a table"),
         ({"preset": "chat", "min_tokens": 5}, "needs ignore_eos = false"),
         ({"preset": "chat", "min_tokens": 5, "max_tokens": 4, "ignore_eos": False}, "above max_tokens"),

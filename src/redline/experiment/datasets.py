@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import PurePath
 from typing import Any, TypeAlias
 
-from redline.experiment.reserved import misplaced
+from redline.experiment.reserved import misplaced, unsendable
 from redline.experiment.rows import Complaints, plain, rows_of, tokens_of, value_of
 from redline.experiment.traces import OUTPUTS, TIMES
 from redline.model import Dataset, UsageError
@@ -151,10 +151,8 @@ def _entry(fields: Mapping[str, Any]) -> _Entry | None:
         entry.output_tokens, entry.answer = _tokens("the output", asked), None
         if entry.output_tokens == 0:
             raise _Unusable("asks for no output: output_tokens must be 1 or more")
-    try:
-        _json([entry.prompt, entry.own])
-    except UnicodeEncodeError:
-        raise _Unusable("holds half a character (a lone surrogate), which no server takes") from None
+    if why := unsendable([entry.prompt, entry.own]):
+        raise _Unusable(f"holds {why}")
     return entry
 
 

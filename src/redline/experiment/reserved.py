@@ -1,10 +1,13 @@
-"""Fields of a request's body that have a setting of their own, and so are no extra fields."""
+"""What further fields of a request's body cannot be or hold."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import json
+from collections.abc import Iterable, Mapping
 from typing import Literal
 
+_DEEPEST = 200
+_TOO_DEEP = f"more than {_DEEPEST} lists or tables in each other"
 _NOT_OURS = {
     "model": "the model is asked from the server, or named by model (--model)",
     "stream": "requests always stream",
@@ -31,3 +34,28 @@ def misplaced(names: Iterable[str], where: Literal["workload", "line"]) -> list[
     """For each of these names that extra cannot hold, where to say it instead."""
     table = _OF_WORKLOADS if where == "workload" else _OF_LINES
     return [f"{name} does not belong here: {table[name]}" for name in names if name in table]
+
+
+def unsendable(value: object) -> str:
+    """What it holds that no request can say; empty where one can."""
+    try:
+        json.dumps(value, allow_nan=False, ensure_ascii=False).encode()
+    except UnicodeEncodeError:
+        return "half a character (a lone surrogate), which no server takes"
+    except (TypeError, ValueError) as error:
+        return f"what JSON cannot say: {str(error).lower()}"
+    except RecursionError:
+        return _TOO_DEEP
+    return _beyond(value, 0)
+
+
+def _beyond(value: object, depth: int) -> str:
+    """What of a JSON value is more than common readers take."""
+    if isinstance(value, int):
+        return "" if -(1 << 63) <= value < 1 << 64 else "a number of more than 64 bits"
+    if not isinstance(value, (Mapping, list)):
+        return ""
+    if depth == _DEEPEST:
+        return _TOO_DEEP
+    parts = value.values() if isinstance(value, Mapping) else value
+    return next(filter(None, (_beyond(part, depth + 1) for part in parts)), "")

@@ -90,7 +90,7 @@ def _json_lines(text: str, complaints: Complaints) -> Iterator[Row]:
             continue
         try:
             entry = json.loads(line)
-        except ValueError as error:
+        except (ValueError, RecursionError) as error:
             complaints.add(number, f"is no JSON: {str(error).split(': line')[0].lower()}")
             continue
         if isinstance(entry, dict):

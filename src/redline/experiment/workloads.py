@@ -13,7 +13,7 @@ from redline.experiment.datasets import is_dataset
 from redline.experiment.inputs import Described, Load, nowhere
 from redline.experiment.loadshape import SHAPE, contradictions
 from redline.experiment.presets import PRESETS
-from redline.experiment.reserved import misplaced
+from redline.experiment.reserved import misplaced, unsendable
 from redline.experiment.settings import Path, Problem, Read, choice, flag, not_yet, read, text, told, words
 from redline.model import CommandWorkload, Dataset, Lengths, Prefix, Trace, UsageError, Workload
 from redline.units import nearest, parse_count, parse_duration, parse_not_negative, parse_positive, parse_share
@@ -47,10 +47,8 @@ def _extra(value: object) -> dict[str, Any]:
         raise UsageError("must be a table such as { temperature = 0.7 }")
     if wrong := misplaced(value, "workload"):
         raise UsageError("; ".join(wrong))
-    try:
-        json.dumps(value, allow_nan=False)
-    except (TypeError, ValueError) as error:
-        raise UsageError(f"holds what JSON cannot say: {str(error).lower()}") from error
+    if why := unsendable(value):
+        raise UsageError(f"holds {why}")
     return dict(value)
 
 
