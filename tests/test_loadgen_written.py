@@ -2,19 +2,19 @@
 
 import json
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-import made
 from redline import lengths
 from redline.experiment.datasets import parse_dataset
 from redline.loadgen.handover import inputs_of, to_json, workload_from
 from redline.loadgen.payload import Payloads, Shape, target_of
 from redline.loadgen.written import Place
 from redline.model import Case, Endpoint, Lengths, Probe, ServerConfig, Workload
-from redline.runner.local import sent_before
+from redline.runner.local import Keeper, local_lab, sent_before
 from redline.simulate.profiles import PROFILES
 from redline.simulate.session import VirtualSession
 
@@ -108,16 +108,42 @@ def test_a_trial_that_broke_counts_as_if_it_had_sent_all():
     assert not any(text[0].isdigit() for text in texts(place.of(numbered(50), 4), 50))
 
 
-@pytest.mark.parametrize(("running", "measured", "first"), [(True, True, 50), (True, False, 0), (False, True, 0)])
-def test_a_running_server_that_had_the_prompts_before_gets_none_of_them_again(running, measured, first):
-    server = ServerConfig(name="s", url="http://h") if running else ServerConfig(name="s", command=("serve",))
-    case, opened = Case(key="k", server=server, workload=numbered(50)), []
-    history = {"k": (made.died(Probe(by="rate", load=1, kind="main")),)} if measured else {}
+def opened_by(jobs: list[list[Case]], measured: list[Case] = ()) -> list[Workload]:
+    """The workloads as their sessions get them; each list is one life of a server."""
+    opened: list[Workload] = []
+    lab = local_lab(Keeper(next_id=str, log_dir=Path))
+    lab = replace(lab, connect=lambda config: None, open_session=lambda endpoint, case: opened.append(case.workload))
+    lab = sent_before(lab, measured)
+    for cases in jobs:
+        lab.connect(cases[0].server)
+        for case in cases:
+            lab.open_session(Endpoint(url="http://h", model="m"), case)
+    return opened
 
-    sent_before(lambda endpoint, case: opened.append(case), history)(Endpoint(url="http://h", model="m"), case)
 
-    assert [first] == [case.workload.dataset.first for case in opened]
-    assert (first == 0) == all(text[0].isdigit() for text in texts(opened[0].workload, 50))
+RUNNING, LAUNCHED = ServerConfig(name="s", url="http://h"), ServerConfig(name="s", command=("serve",))
+
+
+def case(server: ServerConfig, workload: Workload) -> Case:
+    return Case(key="k", server=server, workload=workload)
+
+
+@pytest.mark.parametrize(("server", "measured", "first"), [(RUNNING, 1, 50), (RUNNING, 0, 0), (LAUNCHED, 1, 0)])
+def test_a_running_server_that_had_the_prompts_before_gets_none_of_them_again(server, measured, first):
+    (its,) = opened_by([[case(server, numbered(50))]], [case(server, numbered(50))] * measured)
+
+    assert first == its.dataset.first
+    assert (first == 0) == all(text[0].isdigit() for text in texts(its, 50))
+
+
+@pytest.mark.parametrize(("server", "again"), [(RUNNING, 50), (LAUNCHED, 0)])
+def test_a_second_workload_of_one_file_repeats_no_prompt_on_a_server_that_still_runs(server, again):
+    short = replace(numbered(50), max_tokens=1)
+    first, second, other, later = opened_by(
+        [[case(server, numbered(50)), case(server, short), case(server, numbered(40))], [case(server, short)]]
+    )
+
+    assert [0, 50, 0, again] == [its.dataset.first for its in (first, second, other, later)]
 
 
 def test_a_simulated_server_gets_the_lengths_of_the_prompts():

@@ -205,11 +205,11 @@ def carry_out(prepared: Prepared, emit: Emit | None = None) -> Result:
             if known:
                 tell(Noted(text=f"continuing with {known} trial{'s' * (known > 1)} from {prepared.directory}"))
             keeper = TrialKeeper(store=store, tell=tell)
+            todo = jobs(experiment)
             lab = local_lab(keeper.for_lab(), experiment.goal.seed, experiment.goal.load_workers)
-            lab = replace(
-                lab, open_session=_going_on(sent_before(lab.open_session, history), lambda: bool(known or keeper.kept))
-            )
-            answers = run_jobs(jobs(experiment), history, experiment, lab, keeper.on_event)
+            lab = sent_before(lab, [case for job in todo for case in job.cases if case.key in history])
+            lab = replace(lab, open_session=_going_on(lab.open_session, lambda: bool(known or keeper.kept)))
+            answers = run_jobs(todo, history, experiment, lab, keeper.on_event)
             if known and not keeper.kept:
                 tell(
                     Noted(text=f"nothing was left to measure: answered from {prepared.directory}; --again starts anew")

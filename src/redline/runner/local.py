@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -10,7 +10,7 @@ from typing import TypeAlias
 
 from redline import loadgen, search, verdict
 from redline.bench import CommandSession
-from redline.model import Case, CommandWorkload, Endpoint, ServerConfig, Session, Trial, Workload
+from redline.model import Case, CommandWorkload, Endpoint, ServerConfig, Session, Workload
 from redline.runner.lab import Lab, Subject, seeds
 from redline.server import Note, attach, launch
 
@@ -54,14 +54,35 @@ def local_lab(keeper: Keeper, seed: int | None = None, load_workers: int | None 
     )
 
 
-def sent_before(open_session: OpenSession, history: Mapping[str, Sequence[Trial]]) -> OpenSession:
-    """A running server may hold the prompts of a file that it had before: they get an opening of their own."""
+def sent_before(lab: Lab, measured: Iterable[Case]) -> Lab:
+    """A server may hold the prompts of a file that it had before: they get an opening of their own.
 
-    def opened(endpoint: Endpoint, case: Case) -> AbstractContextManager[Session]:
+    It had them for another case, or, where it ran all along, for one that was `measured` in an earlier run.
+    """
+    sent = {_sent_for(case) for case in measured if case.server.attached}
+
+    def connect(config: ServerConfig) -> AbstractContextManager[Subject]:
+        if not config.attached:  # just launched, it holds nothing
+            sent.difference_update([known for known in sent if known[0] == _where(config)])
+        return lab.connect(config)
+
+    def open_session(endpoint: Endpoint, case: Case) -> AbstractContextManager[Session]:
         workload = case.workload
-        if case.server.attached and history.get(case.key) and isinstance(workload, Workload) and workload.dataset:
-            used = replace(workload.dataset, first=len(workload.dataset.sizes))
-            case = replace(case, workload=replace(workload, dataset=used))
-        return open_session(endpoint, case)
+        if isinstance(workload, Workload) and workload.dataset is not None:
+            if (which := _sent_for(case)) in sent:
+                used = replace(workload.dataset, first=len(workload.dataset.sizes))
+                case = replace(case, workload=replace(workload, dataset=used))
+            sent.add(which)
+        return lab.open_session(endpoint, case)
 
-    return opened
+    return replace(lab, connect=connect, open_session=open_session)
+
+
+def _sent_for(case: Case) -> tuple[str, str]:
+    """Which server gets which prompts of a file for this case; those that are made up have no name."""
+    dataset = case.workload.dataset if isinstance(case.workload, Workload) else None
+    return _where(case.server), dataset.sha256 if dataset else ""
+
+
+def _where(config: ServerConfig) -> str:
+    return config.url or config.name
