@@ -1,5 +1,6 @@
 """The virtual session: each second, exact records of what the engine did."""
 
+import tracemalloc
 from dataclasses import replace
 
 import numpy as np
@@ -10,7 +11,7 @@ from redline import arrivals, lengths
 from redline.model import Failed, Lengths, Measured, Probe, Stop, ThinkTime, Workload
 from redline.records import Records, Status
 from redline.simulate.profiles import PROFILES, Faults, Profile
-from redline.simulate.session import VirtualSession
+from redline.simulate.session import Run, VirtualSession
 from redline.talks import turns_like
 
 DEMO = PROFILES["demo"]
@@ -144,6 +145,20 @@ def test_a_prefix_cache_holds_what_was_said_before():
     plain_ms, cached_ms = (np.median(records.ttft_ms()[records.tokens_in > 500]) for records in told)
 
     assert cached_ms < 0.7 * plain_ms
+
+
+def test_a_long_trial_keeps_no_prompt_of_requests_that_are_over():
+    its = replace(CHAT, prompt=Lengths(mean=4_096))
+    run = Run(replace(DEMO, prefix_cache_tokens=8_192), its, replace(RATE, load=2.0), 1)
+
+    tracemalloc.start()
+    try:
+        run.advance(200.0)
+        held, _ = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+
+    assert held / len(run.records(200.0, gaps=False)) < 3_000  # 256 blocks would be 10 KB
 
 
 def test_an_idle_hour_costs_nothing_and_shows_as_nothing():

@@ -292,7 +292,7 @@ class Run:
         columns.status[number] = status
         columns.end[number] = at_s
         stays = request.stays = stays_of(request, len(self._ends))
-        request.first_step = -1
+        request.first_step, request.blocks = -1, ()  # a long trial has many requests, and a long prompt many blocks
         if stays:
             columns.first[number] = self._ends[stays[0][0]]
             columns.out[number] = sum(b - a + 1 for a, b in stays)
