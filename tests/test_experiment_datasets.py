@@ -88,6 +88,12 @@ def test_csv_and_jsonl_hold_prompts_lengths_and_further_fields():
     assert (("ignore_eos", "min_tokens", "temperature"), [9]) == (jsonl.names, list(jsonl.output_tokens))
 
 
+def test_a_prompt_in_csv_can_be_long():
+    dataset = parse_dataset(f"prompt,output_tokens\n{'word ' * 100_000},5\n", "p.csv")
+
+    assert [500_000] == list(dataset.sizes)
+
+
 def test_messages_are_sent_as_they_are_and_a_last_answer_gives_the_length():
     dataset = parse_dataset(CHATS, "c.jsonl")
 

@@ -15,6 +15,8 @@ Row: TypeAlias = tuple[int, Mapping[str, Any]]  # its line, from 1, and its fiel
 _MOST_TOKENS = 10_000_000
 _SHOWN = 10  # problems of a file that are told one by one
 
+csv.field_size_limit(1 << 30)  # else a prompt of 128 KiB is no CSV
+
 
 class Complaints:
     """What is wrong with the lines of a file."""
