@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from redline.experiment.settings import Path, Problem, Read, read
+from redline.experiment.settings import Path, Problem, Read, read_table
 from redline.model import Lengths, ThinkTime, UsageError, Variable, Workload
 from redline.talks import turns_like
 from redline.units import parse_count, parse_duration, parse_not_negative, parse_positive
@@ -15,27 +15,18 @@ def _think_time(value: object) -> ThinkTime:
     if not isinstance(value, Mapping):
         return ThinkTime(mean=parse_duration(value))
     table = {"mean": parse_duration, "cv": parse_not_negative}
-    return ThinkTime(**_table(value, table, "{ mean = 2, cv = 1 }: seconds"))
+    return ThinkTime(**read_table(value, table, ("mean",), "{ mean = 2, cv = 1 }: seconds, and how they vary"))
 
 
 def _turns(value: object) -> Lengths:
     """{ mean, cv }, or one number for conversations that are all as long."""
     if not isinstance(value, Mapping):
         return turns_like(parse_count(value), 0.0)
-    settings = _table(value, {"mean": parse_positive, "cv": parse_not_negative}, "{ mean = 4, cv = 0.5 }: requests")
+    table = {"mean": parse_positive, "cv": parse_not_negative}
+    settings = read_table(value, table, ("mean",), "{ mean = 4, cv = 0.5 }: requests, and how they vary")
     if not settings["mean"] >= 1:
         raise UsageError(f"a mean of {settings['mean']:g} is less than one request")
     return turns_like(settings["mean"], settings.get("cv", 0.0))
-
-
-def _table(value: Mapping[str, object], table: Mapping[str, Read], example: str) -> dict[str, float]:
-    problems: list[Problem] = []
-    settings = read(value, table, (), problems)
-    if not problems and "mean" not in settings:
-        problems.append(Problem(path=(), text=f"mean missing; write {example}, and how they vary"))
-    if problems:
-        raise UsageError("; ".join(problem.text for problem in problems))
-    return settings
 
 
 SHAPE: Mapping[str, Read] = {

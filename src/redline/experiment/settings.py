@@ -45,6 +45,19 @@ def read(section: object, table: Mapping[str, Read], path: Path, problems: list[
     return good
 
 
+def read_table(
+    value: object, table: Mapping[str, Read], needed: Sequence[str] = (), example: str = ""
+) -> dict[str, Any]:
+    """One setting that is a table itself; UsageError has all that is wrong with it, or what is missing."""
+    problems: list[Problem] = []
+    settings = read(value, table, (), problems)
+    if problems:
+        raise UsageError("; ".join(problem.text for problem in problems))
+    if missing := [key for key in needed if key not in settings]:
+        raise UsageError(f"{' and '.join(missing)} missing; write {example}")
+    return settings
+
+
 def told(problems: Sequence[Problem], what: str) -> UsageError:
     """All problems as one error, for settings that have no lines."""
     texts = [problem.text for problem in problems]

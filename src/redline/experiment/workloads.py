@@ -14,7 +14,7 @@ from redline.experiment.inputs import Described, Load, nowhere
 from redline.experiment.loadshape import SHAPE, contradictions
 from redline.experiment.presets import PRESETS
 from redline.experiment.reserved import misplaced, unsendable
-from redline.experiment.settings import Path, Problem, Read, choice, flag, not_yet, read, text, told, words
+from redline.experiment.settings import Path, Problem, Read, choice, flag, not_yet, read, read_table, text, told, words
 from redline.model import CommandWorkload, Dataset, Lengths, Prefix, Trace, UsageError, Workload
 from redline.units import nearest, parse_count, parse_duration, parse_not_negative, parse_positive, parse_share
 
@@ -29,16 +29,13 @@ def _lengths(value: object) -> dict[str, float]:
     """{ mean, cv, low, high }, or one number for lengths that are all the same."""
     if not isinstance(value, Mapping):
         return {"mean": parse_positive(value)}
-    return _sub_table(
+    return read_table(
         value, {"mean": parse_positive, "cv": parse_not_negative, "low": parse_count, "high": parse_count}
     )
 
 
 def _random(value: object) -> dict[str, float]:
-    settings = _sub_table(value, _RANDOM)
-    if missing := [key for key in ("in", "out") if key not in settings]:
-        raise UsageError(f"{' and '.join(missing)} missing; write {{ in = 512, out = 128 }}: mean tokens per request")
-    return settings
+    return read_table(value, _RANDOM, ("in", "out"), "{ in = 512, out = 128 }: mean tokens per request")
 
 
 def _extra(value: object) -> dict[str, Any]:
@@ -52,14 +49,6 @@ def _extra(value: object) -> dict[str, Any]:
     return dict(value)
 
 
-def _sub_table(value: object, table: Mapping[str, Read]) -> dict[str, Any]:
-    problems: list[Problem] = []
-    settings = read(value, table, (), problems)
-    if problems:
-        raise UsageError("; ".join(problem.text for problem in problems))
-    return settings
-
-
 _RANDOM: Mapping[str, Read] = {
     "in": parse_positive,
     "out": parse_positive,
@@ -71,7 +60,7 @@ _PREFIX: Mapping[str, Read] = {"share": parse_share, "tokens": parse_count, "gro
 
 
 def _prefix(value: object) -> Prefix:
-    settings = _sub_table(value, _PREFIX)
+    settings = read_table(value, _PREFIX)
     if ("share" in settings) == ("tokens" in settings):
         raise UsageError("needs one of share and tokens: write { share = 0.6, groups = 8 }")
     return Prefix(**settings)

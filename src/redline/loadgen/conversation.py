@@ -19,9 +19,6 @@ class Conversations:
         self._talks: Talks[bytes] = Talks(payloads.workload, seed, self._made_up)
         self._next = 0
 
-    def __len__(self) -> int:
-        return len(self._talks)
-
     def plan(self, turn: Turn) -> Planned:
         """The request of this turn; the oldest turns are left out where all do not fit the server's context."""
         size, said = self._talks.ask(turn.user, turn.number)
