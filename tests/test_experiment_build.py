@@ -616,18 +616,21 @@ def test_a_shaped_load_reads_back_as_the_same_experiment(load, by, shape):
 
 
 @pytest.mark.parametrize(
-    ("shape", "by", "says"),
+    ("shape", "options", "says"),
     [
-        ("think_time_s=2", "rate", "think_time_s does nothing by rate"),
-        ("max_in_flight=8", "concurrency", "max_in_flight does nothing by concurrency"),
-        ("think_time_s=2", "concurrency", None),
-        ("max_in_flight=8", "rate", None),
-        ("turns=3,think_time_s=2", "rate", None),
-        ("turns=3", "concurrency", None),
+        ("turns=3,api=chat", {"by": "rate", "api": "completions"}, 'turns needs api = "chat"'),
+        ("max_in_flight=8", {"load_workers": 2}, "max_in_flight is counted in one process"),
+        ("max_in_flight=8", {"load_workers": 1}, None),
+        ("think_time_s=2", {"by": "rate"}, "think_time_s does nothing by rate"),
+        ("max_in_flight=8", {"by": "concurrency"}, "max_in_flight does nothing by concurrency"),
+        ("think_time_s=2", {"by": "concurrency"}, None),
+        ("max_in_flight=8", {"by": "rate"}, None),
+        ("turns=3,think_time_s=2", {"by": "rate"}, None),
+        ("turns=3", {"by": "concurrency"}, None),
     ],
 )
-def test_find_refuses_a_shape_that_does_not_fit_its_load(shape, by, says):
-    options = {"workload": f"chat:{shape}", "by": by}
+def test_find_refuses_a_shape_that_does_not_fit_its_load(shape, options, says):
+    options = {"workload": f"chat:{shape}", **options}
     if says is None:
         assert find_experiment("http://h", ["p99_ttft_ms<=1"], options)
     else:

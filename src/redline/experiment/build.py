@@ -16,7 +16,7 @@ from redline.experiment.loadshape import check_load
 from redline.experiment.presets import PRESETS
 from redline.experiment.settings import Path, Problem, Read
 from redline.experiment.workloads import parse_workload, workload_of
-from redline.model import CommandWorkload, Experiment, ServerConfig, Sla, UsageError, Variable, Workload
+from redline.model import CommandWorkload, Experiment, Goal, ServerConfig, Sla, UsageError, Workload
 from redline.sla import parse_sla, sla_of
 from redline.units import nearest, parse_duration
 
@@ -60,7 +60,7 @@ def experiment_of(
             problems.append(Problem(path=(key,) if key in data else (), text=f"{key} is missing: write {example}"))
     goal = goal_of(data.get("search", {}), ("search",), problems)
     servers = servers_of(data["server"], problems) if data.get("server") else ()
-    workloads = _workloads(data["workload"], goal.by, problems, load) if data.get("workload") else ()
+    workloads = _workloads(data["workload"], goal, problems, load) if data.get("workload") else ()
     slas = _slas(data["sla"], problems) if data.get("sla") else ()
     if len(problems) > before:
         return None
@@ -68,7 +68,7 @@ def experiment_of(
 
 
 def _workloads(
-    section: object, by: Variable, problems: list[Problem], load: Load
+    section: object, goal: Goal, problems: list[Problem], load: Load
 ) -> tuple[Workload | CommandWorkload, ...]:
     if not isinstance(section, Mapping) or not all(isinstance(entry, Mapping) for entry in section.values()):
         hint = 'write [workload.chat] and below it preset = "chat"'
@@ -79,9 +79,9 @@ def _workloads(
         path: Path = ("workload", name)
         workload = workload_of(name, entry, path, problems, load)
         if isinstance(workload, CommandWorkload):
-            check_command(workload, by, path, problems)
+            check_command(workload, goal.by, path, problems)
         elif workload is not None:
-            check_load(workload, by, path, problems)
+            check_load(workload, goal, path, problems)
         if workload is not None:
             workloads.append(workload)
     return tuple(workloads)
@@ -175,7 +175,7 @@ def _attached(
     if isinstance(workload, CommandWorkload):
         check_command(workload, goal.by, (), problems)
     else:
-        check_load(workload, goal.by, (), problems)
+        check_load(workload, goal, (), problems)
     if problems:
         raise settings.told(problems, "cannot start")
     fields = {key: given[key] for key in ("model", "headers", "api_key_env", "insecure") if key in given}

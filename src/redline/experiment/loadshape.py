@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from redline.experiment.settings import Path, Problem, Read, read_table
-from redline.model import Lengths, ThinkTime, UsageError, Variable, Workload
+from redline.model import Goal, Lengths, ThinkTime, UsageError, Workload
 from redline.talks import turns_like
 from redline.units import parse_count, parse_duration, parse_not_negative, parse_positive
 
@@ -37,6 +37,9 @@ SHAPE: Mapping[str, Read] = {
 }
 
 
+ONE_WORKER = "max_in_flight is counted in one process: leave out load_workers, or max_in_flight"
+
+
 def contradictions(workload: Workload) -> list[tuple[str, str]]:
     """What of a workload's shape does not fit the rest of it: a key, and why."""
     if workload.turns is None:
@@ -52,13 +55,19 @@ def contradictions(workload: Workload) -> list[tuple[str, str]]:
     return found
 
 
-def check_load(workload: Workload, by: Variable, path: Path, problems: list[Problem]) -> None:
-    """Does its shape fit the load that is searched?"""
+def check_load(workload: Workload, goal: Goal, path: Path, problems: list[Problem]) -> None:
+    """Does its shape fit the load that is searched, and what options changed of the workload?"""
 
     def problem(key: str, why: str) -> None:
-        problems.append(Problem(path=(*path, key), text=f"{key} does nothing by {by}, {why}"))
+        problems.append(Problem(path=(*path, key), text=why))
 
-    if by == "rate" and workload.think_time_s is not None and workload.turns is None:
-        problem("think_time_s", "where requests come by the schedule: add turns, remove it, or search by concurrency")
-    if by == "concurrency" and workload.max_in_flight is not None:
-        problem("max_in_flight", "where the load itself says how many are in flight: remove it, or search by rate")
+    for key, why in contradictions(workload):
+        problem(key, why)
+    if goal.by == "rate" and workload.think_time_s is not None and workload.turns is None:
+        why = "requests come by the schedule: add turns, remove it, or search by concurrency"
+        problem("think_time_s", f"think_time_s does nothing by rate, where {why}")
+    if goal.by == "concurrency" and workload.max_in_flight is not None:
+        why = "the load itself says how many are in flight: remove it, or search by rate"
+        problem("max_in_flight", f"max_in_flight does nothing by concurrency, where {why}")
+    elif workload.max_in_flight is not None and (goal.load_workers or 1) > 1:
+        problem("max_in_flight", ONE_WORKER)

@@ -15,6 +15,7 @@ from typing import Any
 
 import numpy as np
 
+from redline.experiment.loadshape import ONE_WORKER
 from redline.loadgen.collect import Collector
 from redline.loadgen.evidence import evidence_of, offered, summed
 from redline.loadgen.handover import inputs_of, to_json
@@ -57,7 +58,7 @@ class LoadSession:
     ) -> None:
         self._endpoint, self._workload, self._log = endpoint, workload, log
         if workload.max_in_flight and (load_workers or 1) > 1:
-            raise UsageError("max_in_flight is counted in one process: leave out load_workers, or max_in_flight")
+            raise UsageError(ONE_WORKER)
         self._fixed, self._count = load_workers is not None or bool(workload.max_in_flight), load_workers or 1
         self._target = target_of(endpoint)
         message(self._target, "GET", "/")  # headers that cannot be sent are an error here, not in the worker
