@@ -1,15 +1,20 @@
 import json
 import math
+import sys
+import time
 from argparse import Namespace
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 
 import fake_sweep
 from redline.bench import Reading, read
-from redline.model import Goal, Measured, Probe, Trial
+from redline.model import Goal, Invalid, Measured, Probe, Trial
 from redline.search.evidence import readings
-from redline.servesla.runs import burst, hopeless, pooled, says_enough, too_few, with_first_load
+from redline.servesla.parameters import Pair
+from redline.servesla.runs import Benchmark, Runs, burst, hopeless, pooled, says_enough, too_few, with_first_load
+from redline.servesla.tree import Tree
 from redline.sla import parse_criterion, parse_sla
 
 SLA = parse_sla("p90_e2el_ms<=300")
@@ -129,3 +134,41 @@ def test_the_first_look_lasts_about_a_minute() -> None:
     assert 4.0 == with_first_load(scout, 1000, 4.0).load
     assert 1.0 == with_first_load(scout, None, 1e5).load
     assert 16.0 == with_first_load(Probe(by="concurrency", load=1.0, kind="scout"), 1000, 500).load
+
+
+def running(tmp_path: Path, prompts: int, num_runs: int) -> Runs:
+    words = f"{fake_sweep.SCRIPT} bench serve --num-prompts {prompts} --request-rate {{rate}}"
+    return Runs(
+        benchmark=Benchmark(
+            pair=Pair(serve={}, bench={}),
+            command=(sys.executable, *words.split()),
+            percentiles=("90",),
+            num_runs=num_runs,
+        ),
+        tree=Tree(folder=tmp_path / "tree", variable="request_rate"),
+        log_dir=tmp_path / "logs",
+        between=lambda: None,
+    )
+
+
+def test_a_trial_lasts_as_long_as_its_runs_do_by_the_clock(tmp_path: Path) -> None:
+    runs = running(tmp_path, 200, 2)
+
+    began = time.monotonic()
+    outcome = runs.measure(probe(20.0), lambda records: None, 1)
+
+    assert isinstance(outcome, Measured)
+    assert 2 == len(runs.objects)
+    assert 0 < outcome.duration_s <= time.monotonic() - began  # the files speak of twenty seconds
+    assert 15 < outcome.stop.at_s
+
+
+def test_no_run_begins_once_the_time_is_over(tmp_path: Path) -> None:
+    outcome = running(tmp_path, 400, 9).measure(replace(probe(20.0), max_s=0.0), lambda records: None, 1)
+    few = running(tmp_path, 20, 9).measure(replace(probe(20.0), max_s=0.0), lambda records: None, 1)
+
+    assert isinstance(outcome, Measured)
+    assert 1 == len(outcome.aggregates)
+    assert isinstance(few, Invalid)
+    assert "1 runs of 20 prompts are too few" in few.reason
+    assert "--max-time" in few.cure

@@ -50,6 +50,15 @@ def test_a_command_that_leaves_its_result_is_measured(measure: Measure) -> None:
     assert "p99_ttft_ms" in outcome.aggregates[0]
 
 
+def test_a_command_counts_against_budgets_by_the_clock(measure: Measure) -> None:
+    began = time.monotonic()
+    outcome = measure(COPY, "{result}")
+
+    assert isinstance(outcome, Measured)
+    assert 0 < outcome.duration_s <= time.monotonic() - began  # the file says how long its requests took: 5 s
+    assert 4 < outcome.stop.at_s
+
+
 def test_placeholders_are_filled_word_by_word_without_a_shell(measure: Measure, tmp_path: Path) -> None:
     words = ["{result}", "{url}", "--model={model}", "{rate}", "{requests}", "{seed}", "$HOME", "a b"]
 

@@ -126,6 +126,14 @@ def test_the_users_command_runs_after_each_benchmark(call: Call, tmp_path: Path)
     assert "cleaned" in done.stdout.splitlines()
 
 
+def test_the_time_of_a_pair_is_that_of_its_benchmarks_by_the_clock(call: Call, tmp_path: Path) -> None:
+    done = call("-e", "x", "--max-trials", "1", "--max-time", "60s")  # the first file alone speaks of a minute
+
+    assert 4 == done.returncode, done.stderr
+    assert "the budget of 1 trial was used up" in done.stdout
+    assert 3 < len(benchmarks(tmp_path))
+
+
 @pytest.mark.parametrize(
     ("more", "why"),
     [

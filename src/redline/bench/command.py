@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -100,7 +101,8 @@ class CommandSession:
         if refusal := not_offered(probe, reading):
             return Invalid(reason=refusal[0], cure=refusal[1], duration_s=took_s)
         self._warm_ups_s[probe.load] = warm_up_s(reading)
-        return measured(probe, reading, self._warm_ups_s[probe.load])
+        # Its start-up belongs to the time that was spent, and that budgets limit.
+        return replace(measured(probe, reading, self._warm_ups_s[probe.load]), duration_s=took_s)
 
 
 def requests_for(probe: Probe, warm_up_s: float) -> int:

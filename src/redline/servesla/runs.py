@@ -70,7 +70,16 @@ class Runs:
     objects: list[Run] = field(default_factory=list)  # of the last trial, once it was measured
 
     def measure(self, probe: Probe, watch: Watch, seed: int) -> Outcome:  # noqa: ARG002 - the user's command has its own
-        """One run for a first look; else --num-runs, fewer where it is hopeless, more where they say too little."""
+        """One run for a first look; else --num-runs, fewer where it is hopeless, more where they say too little.
+
+        It lasts as long as all its runs do by the clock, with their start-up: budgets are of that time. Once it has
+        lasted for the probe's `max_s`, no further run begins.
+        """
+        began = time.monotonic()
+        outcome = self._measure(probe, began + probe.max_s)
+        return replace(outcome, duration_s=time.monotonic() - began)
+
+    def _measure(self, probe: Probe, until: float) -> Outcome:
         self.objects = []
         criteria = [parse_criterion(text) for text in probe.need]
         readings: list[Reading] = []
@@ -81,10 +90,12 @@ class Runs:
                 return found
             readings.append(found)
             outcome = pooled(probe, readings)
-            if self._enough(probe, outcome, criteria, len(readings)):
+            late = time.monotonic() >= until
+            if late or self._enough(probe, outcome, criteria, len(readings)):
                 break
         if why := burst(probe, readings, outcome, criteria) or too_few(probe, readings, outcome, criteria):
-            return Invalid(reason=why, cure="raise --num-prompts in --bench-cmd", duration_s=outcome.duration_s)
+            more = " or --max-time" if late else ""
+            return Invalid(reason=why, cure=f"raise --num-prompts in --bench-cmd{more}")
         self.objects = objects
         return outcome
 
@@ -99,13 +110,11 @@ class Runs:
         result, log = folder / "result.json", folder / "command.log"
         filled = fill(bench.command, {probe.by: f"{probe.load:.10g}"})
         argv = run_command(filled, str(folder), result.name, bench.percentiles)
-        began = time.monotonic()
         limit_s = limit_of(bench.timeout_s, bench.command, probe.by, probe.load)
         why = execute(argv, log, limit_s)
 
         def failed(reason: str) -> Failed:
-            took_s = time.monotonic() - began
-            return Failed(reason=f"{reason}; its output: {log}", duration_s=took_s, log_tail=process.tail(log))
+            return Failed(reason=f"{reason}; its output: {log}", log_tail=process.tail(log))
 
         if why:
             return failed(why)
@@ -117,7 +126,7 @@ class Runs:
         if missing := unknown_metrics(probe, reading):
             return failed(f"{result} says nothing about {', '.join(missing)}")
         if refusal := not_offered(probe, reading):
-            return Invalid(reason=refusal[0], cure=refusal[1], duration_s=time.monotonic() - began)
+            return Invalid(reason=refusal[0], cure=refusal[1])
         number = self.tree.count(bench.pair, probe.load) + len(objects)
         run = self.tree.run_object(data, bench.pair, probe.load, number, detailed=saves_details(bench.command))
         objects.append(run)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, field, replace
@@ -236,10 +237,17 @@ class _Sweep:
             step = self.settled.get(key) or next_step(evidence, sla, goal)
             if isinstance(step, Probe):
                 first = with_first_load(step, self.asked.prompts, goal.max_load) if not evidence else step
-                return sla, replace(first, load=fitting(first.load, goal))
+                return sla, replace(first, load=fitting(first.load, goal), max_s=_left_s(evidence, goal))
             self.settled[key] = step
             answers.append(step)
         return answers
+
+
+def _left_s(evidence: Sequence[Trial], goal: Goal) -> float:
+    """How long a trial may go on to start runs: how many it needs, and how long one takes, only the command knows."""
+    if goal.max_time_s is None:
+        return math.inf
+    return goal.max_time_s - sum(trial.outcome.duration_s for trial in evidence)
 
 
 def after_bench(argv: Sequence[str], log: Path) -> None:
