@@ -98,7 +98,10 @@ def test_trials_of_a_session_go_on_where_the_one_before_ended():
     assert len(set(sent[:50])) == 50
     assert not sent[50][0].isdigit()
     assert [None, None] == told[:2]
-    assert "p.jsonl has 50 prompts, and more were sent: each repeat begins with a few words of its own" in told[2]
+    assert (
+        "p.jsonl has 50 prompts, and this server had them before: each repeat begins with a few words of its own"
+        in told[2]
+    )
 
 
 def test_a_trial_that_broke_counts_as_if_it_had_sent_all():

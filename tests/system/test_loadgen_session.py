@@ -143,7 +143,7 @@ def test_prompts_of_a_file_go_out_once_before_any_repeats():
     assert len(sent) == 60
     assert all(request.json["max_tokens"] == int(request.text.split()[1]) % 3 + 1 for request in sent)
     assert [40, 40] == [outcome.client.sent for outcome in outcomes]
-    assert "p.jsonl has 60 prompts, and more were sent" in session.warnings[-1]
+    assert "p.jsonl has 60 prompts, and this server had them before" in session.warnings[-1]
 
 
 def test_prompts_that_a_ramp_took_are_sent_too():
