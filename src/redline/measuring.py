@@ -131,6 +131,14 @@ class Row:
     cut_short: bool = False
 
 
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Found:
+    """What was measured, load by load; fewer loads than planned where it came to an early end."""
+
+    rows: tuple[Row, ...]
+    stopped: bool = False  # by somebody
+
+
 def prepare(url: str, slas: Sequence[str], options: Mapping[str, Any], extent: Extent, saying: Saying) -> Plan:
     """What to measure; UsageError has everything that is wrong with it."""
     experiment = loads_of(url, slas, options)
@@ -144,8 +152,8 @@ def prepare(url: str, slas: Sequence[str], options: Mapping[str, Any], extent: E
 # ---- measuring -------------------------------------------------------------------------------------------------------
 
 
-def measure(plan: Plan, emit: Emit) -> list[Row]:
-    """Each load in turn; fewer where the server died, or where somebody stopped it, which the last row says.
+def measure(plan: Plan, emit: Emit) -> Found:
+    """Each load in turn; fewer where the server died, or where somebody stopped it.
 
     Raises:
         UsageError: the server does not take such requests, or an environment variable is not set.
@@ -163,25 +171,23 @@ def measure(plan: Plan, emit: Emit) -> list[Row]:
         emit(ServerReady(server=config, endpoint=subject.endpoint, took_s=time.monotonic() - began))
         session = stack.enter_context(open_session(subject.endpoint, plan.workload, load_workers=goal.load_workers))
         for number, load in enumerate(goal.loads, 1):
-            emit(Noted(text=plan.in_words(load)))
             by_hand = _ByHand(number=number, seed=seeds(goal.seed)(number))
             setting = Setting(lab=by_hand.lab(), case=case, subject=subject, session=session, emit=emit)
             try:
+                emit(Noted(text=plan.in_words(load)))
                 trial = run_once(setting, by_hand.sla(plan), plan.probe(load), [row.trial for row in rows])
             except KeyboardInterrupt:
                 if by_hand.seen is not None:
                     trial = by_hand.cut_short(case, plan.probe(load), by_hand.seen, session.facts)
                     rows.append(Row(trial=trial, model=subject.endpoint.model, began=by_hand.began, cut_short=True))
-                elif rows:  # while it waited for the server to be idle
-                    rows[-1] = replace(rows[-1], cut_short=True)
-                else:
+                elif not rows:
                     raise
-                break
+                return Found(rows=tuple(rows), stopped=True)
             trial = replace(trial, warnings=tuple(dict.fromkeys([*trial.warnings, *session.warnings])))
             rows.append(Row(trial=trial, model=subject.endpoint.model, began=by_hand.began))
             if getattr(trial.outcome, "server_died", False):
                 break
-    return rows
+    return Found(rows=tuple(rows))
 
 
 @dataclass(slots=True, kw_only=True)
@@ -271,8 +277,15 @@ def _ours(plan: Plan, row: Row, outcome: Measured, records: Records) -> dict[str
         "verdicts": [_judged(trial, sla, goal.confidence) for sla in plan.experiment.slas],
         "client": {**client, "good": good, "reason": why},
         "facts": trial.facts,
-        "warnings": trial.warnings,
+        "warnings": [*trial.warnings, *_too_few(plan, row, records)],
     }
+
+
+def _too_few(plan: Plan, row: Row, records: Records) -> Iterator[str]:
+    """Users who have no second request were never all there at once, but for a moment."""
+    by, load = plan.experiment.goal.by, row.trial.probe.load
+    if by == "concurrency" and not row.cut_short and len(records) < 2 * load:
+        yield f"{len(records)} requests cannot keep {load:g} in flight: raise --requests or --duration"
 
 
 def _offered_per_s(records: Records) -> float | None:
@@ -304,14 +317,14 @@ def _requests(plan: Plan, rows: Sequence[Row]) -> Iterator[tuple[dict[str, objec
             yield {name: row.trial.probe.load}, row.trial.outcome.records
 
 
-def exit_code(plan: Plan, rows: Sequence[Row]) -> int:
+def exit_code(plan: Plan, found: Found) -> int:
     """130 cut short, 1 broken or nothing answered, 5 the client was the limit; of one load also its verdict: 3, 4."""
-    if any(row.cut_short for row in rows):
+    if found.stopped:
         return 130
-    codes = {_code(row) for row in rows}
+    codes = {_code(row) for row in found.rows}
     if len(plan.experiment.goal.loads) == 1 and codes == {0}:
         confidence = plan.experiment.goal.confidence
-        codes |= {_VERDICT_CODES[judge(rows[0].trial, sla, confidence).verdict] for sla in plan.experiment.slas}
+        codes |= {_VERDICT_CODES[judge(found.rows[0].trial, sla, confidence).verdict] for sla in plan.experiment.slas}
     return worst(codes)
 
 

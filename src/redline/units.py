@@ -40,7 +40,7 @@ def parse_load(value: object) -> float:
     """A load above 0, in requests/s or requests in flight."""
     load = _number(value, "is no load; write a number of requests/s, or of requests in flight")
     if not (math.isfinite(load) and load > 0):
-        raise UsageError(f"{_shown(value)} must be above 0")
+        raise UsageError(f"{_shown(value)} must be above 0, and finite")
     return load
 
 

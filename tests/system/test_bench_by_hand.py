@@ -17,7 +17,9 @@ import numpy as np
 import pytest
 
 from driving import ENVIRONMENT, SimServer, read_until, redline_here
+from redline import measuring
 from redline.bench.vllm import read_vllm
+from redline.events import Event, Noted
 from redline.verdict.tally import window_of
 
 SMALL = ("--workload", "random:in=16,out=8")
@@ -182,6 +184,7 @@ def test_a_server_that_is_not_there_is_an_error(capsys: pytest.CaptureFixture[st
         (("http://127.0.0.1:9", "--rate", "1", "--by", "concurrency"), "contradicts --rate"),
         (("http://127.0.0.1:9", "--loads", "auto"), "belongs to redline find"),
         (("http://127.0.0.1:9", "--loads", "1,x"), "'x' is no load"),
+        (("http://127.0.0.1:9", "--rate", "inf"), "must be above 0, and finite"),
         (("http://127.0.0.1:9", "--concurrency", "99999"), "within 1 and 8192"),
         (("http://127.0.0.1:9", "--rate", "1", "--goodput", "tftt:1"), "did you mean ttft"),
         (("http://127.0.0.1:9", "--rate", "1", "--sla", "p99_tttt_ms<=1"), "unknown metric"),
@@ -214,6 +217,48 @@ def test_a_workload_that_is_a_command_is_refused(tmp_path: Path, capsys: pytest.
 
     assert 2 == code
     assert "measures with the built-in generator" in err
+
+
+def test_loads_that_cannot_be_kept_up_or_never_come_are_named(
+    server: SimServer, capsys: pytest.CaptureFixture[str]
+) -> None:
+    few_code, few, _ = redline_here(
+        ("bench", server.url, "--concurrency", "4", "--requests", "5", *SMALL, "-q"), capsys
+    )
+    none_code, _, none = redline_here(
+        ("bench", server.url, "--rate", "0.01", "--duration", "0.1s", "--seed", "1", *SMALL, "-q"), capsys
+    )
+
+    assert (0, 1) == (few_code, none_code)
+    assert "5 requests cannot keep 4 in flight: raise --requests" in few
+    assert "0.01 requests/s: no request was due in that time; raise --duration" in none
+
+
+def test_the_loads_that_a_dead_server_left_unmeasured_are_named(capsys: pytest.CaptureFixture[str]) -> None:
+    with SimServer("--faults.crash-above", "8") as dying:
+        argv = ("bench", dying.url, "--loads", "16,4,2", "--by", "concurrency", "--requests", "64", *SMALL, "-q")
+        code, _, err = redline_here(argv, capsys)
+
+    assert 1 == code
+    assert "16 requests in flight was not measured" in err
+    assert "not measured: 4, 2" in err
+
+
+def test_who_stops_between_two_loads_keeps_the_first_as_whole(server: SimServer) -> None:
+    options = {"workload": SMALL[1], "loads": [20, 30]}
+    plan = measuring.prepare(server.url, [], options, measuring.Extent(requests=5), measuring.Saying())
+
+    def stop_at_the_second(event: Event) -> None:
+        if isinstance(event, Noted) and "at 30 requests/s" in event.text:
+            raise KeyboardInterrupt
+
+    found = measuring.measure(plan, stop_at_the_second)
+
+    (row,) = found.rows
+    assert found.stopped
+    assert not row.cut_short
+    assert 5 == measuring.result_of(plan, row)["completed"]
+    assert 130 == measuring.exit_code(plan, found)
 
 
 def test_ctrl_c_stops_at_once_and_what_was_measured_is_shown(server: SimServer, tmp_path: Path) -> None:

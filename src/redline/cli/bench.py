@@ -12,7 +12,7 @@ import click
 from redline.cli.options import CONNECTION, LOAD_WORKERS, SLA, YES, connection_options, consent
 
 if TYPE_CHECKING:
-    from redline.measuring import Plan, Row
+    from redline.measuring import Found, Plan, Row
 
 # Everything else is imported inside the command: `redline --help` must load neither numpy nor pydantic.
 
@@ -80,8 +80,8 @@ def bench(words: tuple[str, ...], yes: bool, **given: Any) -> int:
         )
     with Console(quiet=given["quiet"]) as console:
         console.begin(plan.experiment)
-        rows = measuring.measure(plan, console.on_event)
-    results = [result for row in rows if (result := measuring.result_of(plan, row)) is not None]
+        found = measuring.measure(plan, console.on_event)
+    results = [result for row in found.rows if (result := measuring.result_of(plan, row)) is not None]
     lines = list(_documents(results, given["save_detailed"]))
     if given["as_json"]:
         click.echo("".join(lines), nl=False)
@@ -90,9 +90,9 @@ def bench(words: tuple[str, ...], yes: bool, **given: Any) -> int:
     if given["out"] is not None:
         _write(given["out"], lines)
     if given["save_requests"] is not None:
-        _write(given["save_requests"], table(plan, rows))
-    _complain(plan, rows)
-    return measuring.exit_code(plan, rows)
+        _write(given["save_requests"], table(plan, found.rows))
+    _complain(plan, found)
+    return measuring.exit_code(plan, found)
 
 
 def _plan(words: Sequence[str], given: Mapping[str, Any]) -> Plan:
@@ -163,19 +163,21 @@ def _write(path: Path, lines: Iterable[str]) -> None:
     click.echo(f"written to {path}", err=True)
 
 
-def _complain(plan: Plan, rows: Sequence[Row]) -> None:
+def _complain(plan: Plan, found: Found) -> None:
     """What was not measured, and why."""
     from redline.model import Measured
     from redline.wording import load_text
 
     by, loads = plan.experiment.goal.by, plan.experiment.goal.loads
-    for row in rows:
-        outcome = row.trial.outcome
+    for row in found.rows:
+        outcome, load = row.trial.outcome, load_text(row.trial.probe.load, by)
         if not isinstance(outcome, Measured):
-            text = f"{load_text(row.trial.probe.load, by)} was not measured: {outcome.reason}"
             cure = getattr(outcome, "cure", "")
-            click.echo(f"redline: {text}" + (f"; {cure}" if cure else ""), err=True)
-    if any(row.cut_short for row in rows):
-        left = loads[len(rows) :]
-        more = f"; not measured: {', '.join(f'{load:g}' for load in left)}" if left else ""
-        click.echo(f"stopped: what is shown was cut short{more}", err=True)
+            click.echo(f"redline: {load} was not measured: {outcome.reason}" + (f"; {cure}" if cure else ""), err=True)
+        elif not found.stopped and outcome.records is not None and not len(outcome.records):
+            click.echo(f"redline: {load}: no request was due in that time; raise --duration", err=True)
+    left = ", ".join(f"{load:g}" for load in loads[len(found.rows) :])
+    cut = ": what is shown was cut short" if any(row.cut_short for row in found.rows) else ""
+    words = [f"stopped{cut}"] * found.stopped + [f"not measured: {left}"] * bool(left)
+    if words:
+        click.echo("; ".join(words), err=True)
