@@ -3,7 +3,7 @@
     python benchmarks/repeat.py http://127.0.0.1:8000 --times 10 --hold 300 --out DIR -- --sla "p99_ttft_ms<=200"
 
 What follows `--` goes to `redline find`, and to `redline bench` if --hold is given: that then holds the
-median lower end of the intervals for so many seconds, and 1.15 times their median upper end for a fifth of that. Two
+median lower end of the intervals for so many seconds, and 1.15 times their median upper end for a tenth of that. Two
 intervals that each hold the capacity overlap: of 90% intervals of one unchanging server at least 81 pairs in 100 do.
 """
 
@@ -102,7 +102,7 @@ def main() -> int:
     if args.hold:
         low, high = ends(answers)
         print("", hold(args.url, given, args.by, low, args.hold), sep="\n")
-        print("", hold(args.url, given, args.by, 1.15 * high, args.hold / 5), sep="\n")
+        print("", hold(args.url, given, args.by, 1.15 * high, args.hold / 10), sep="\n")
     return 0
 
 
