@@ -62,7 +62,7 @@ def test_a_benchmark_that_hangs_is_ended(search: str, tmp_path: Path) -> None:
     ("serve", "timeout_s", "why"),
     [
         ("--max-num-seqs many", "300", "server exited with code 2 before"),
-        ("--faults.never-ready true", "2", "2 s"),
+        ("--faults.never-ready=true", "2", "2 s"),
     ],
 )
 def test_a_server_that_is_never_ready_is_told(

@@ -109,9 +109,14 @@ def readings(evidence: Sequence[Trial], sla: Sla) -> list[Reading]:
 
 
 def seen(trial: Trial, sla: Sla) -> dict[str, float]:
-    """What the search sees of a trial: each metric's value, in its own unit; empty where it sees nothing."""
+    """What the search sees of a trial: each metric's value, in its own unit; empty where it sees nothing.
+
+    Of a trial that was ended as hopeless it sees how many were over by then, which is no value of a metric.
+    """
     reading = _read(_Same(trial), sla)
-    found = {} if reading is None else {t.criterion.metric: t.stat for t in reading.tallies.values() if t.n > 0}
+    if reading is None or reading.role == "fail":
+        return {}
+    found = {t.criterion.metric: t.stat for t in reading.tallies.values() if t.n > 0}
     return {metric: stat for metric, stat in found.items() if not math.isnan(stat)}
 
 
