@@ -1,8 +1,5 @@
 """What every live Session promises, whoever provides it."""
 
-import re
-import subprocess
-import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
@@ -10,6 +7,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+from driving import SimServer
 from redline.loadgen import open_session
 from redline.model import Endpoint, Lengths, Measured, Probe, Session, Stop, Workload
 from redline.records import Records, Status
@@ -29,14 +27,8 @@ def virtual() -> Iterator[Session]:
 
 @contextmanager
 def loadgen() -> Iterator[Session]:
-    serve = "from redline.simulate import profiles, server; server.serve(profiles.PROFILES['demo'], port=0)"
-    with subprocess.Popen([sys.executable, "-c", serve], stdout=subprocess.PIPE, text=True) as server:
-        try:
-            url = re.search(r"http://\S+", server.stdout.readline()).group()
-            with open_session(Endpoint(url=url, model="simulated"), WORKLOAD) as session:
-                yield session
-        finally:
-            server.kill()
+    with SimServer() as server, open_session(Endpoint(url=server.url, model="simulated"), WORKLOAD) as session:
+        yield session
 
 
 @pytest.fixture(scope="module", params=[virtual, loadgen], ids=["virtual", "loadgen"])

@@ -1,8 +1,5 @@
 """How every Session shapes its load: users who think, a cap on requests in flight, ramps and conversations."""
 
-import re
-import subprocess
-import sys
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import replace
@@ -10,6 +7,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+from driving import SimServer
 from redline import arrivals
 from redline.loadgen import open_session
 from redline.model import Endpoint, Lengths, Measured, Probe, Session, ThinkTime, Workload
@@ -35,13 +33,8 @@ def virtual() -> Iterator[Opened]:
 
 @contextmanager
 def loadgen() -> Iterator[Opened]:
-    serve = "from redline.simulate import profiles, server; server.serve(profiles.PROFILES['demo'], port=0)"
-    with subprocess.Popen([sys.executable, "-c", serve], stdout=subprocess.PIPE, text=True) as server:
-        try:
-            url = re.search(r"http://\S+", server.stdout.readline()).group()
-            yield lambda workload: open_session(Endpoint(url=url, model="simulated"), workload)
-        finally:
-            server.kill()
+    with SimServer() as server:
+        yield lambda workload: open_session(Endpoint(url=server.url, model="simulated"), workload)
 
 
 @pytest.fixture(scope="module", params=[virtual, loadgen], ids=["virtual", "loadgen"])
