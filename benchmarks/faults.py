@@ -14,12 +14,8 @@ from __future__ import annotations
 import argparse
 import contextlib
 import os
-import random
-import signal  # noqa: TID251  # the faults are what this is about
-import subprocess
 import sys
 import tempfile
-import threading
 import time
 import urllib.request
 from collections.abc import Callable, Iterator, Sequence
@@ -30,6 +26,7 @@ from pathlib import Path
 import numpy as np
 from load_figures import PACE, Served, parse_log
 from load_watch import Mock, compiled, mock_server
+from planted import crowded, stopped
 from tables import lines_of
 
 from redline.loadgen import LoadSession, open_session
@@ -41,7 +38,6 @@ FIRST_MS, RUN_S = 10.0, 4.0
 ERROR_MS, ERROR_SHARE, LOST_SHARE = 5.0, 0.05, 0.05
 SLAS = tuple(map(parse_sla, ("p90_ttft_ms<=50", "p99_ttft_ms<=50", "p90_tpot_ms<=25")))
 HERE = Path(__file__).parent
-_HOG = "import os\nos.sched_setaffinity(0, {%d})\nwhile os.getppid() == %d: pass"
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -74,48 +70,14 @@ class Found:
     why: str  # it was refused; empty: used
 
 
-def stopped(for_s: float, each_s: float) -> Callable[[int], AbstractContextManager[None]]:
+def stop(for_s: float, each_s: float) -> Callable[[int], AbstractContextManager[None]]:
     """Stop the worker for so long, about so often."""
-
-    @contextlib.contextmanager
-    def plant(pid: int) -> Iterator[None]:
-        ended = threading.Event()
-
-        def stop_now_and_then() -> None:
-            while not ended.wait((each_s - for_s) * random.uniform(0.5, 1.5)):
-                os.kill(pid, signal.SIGSTOP)
-                ended.wait(for_s)
-                os.kill(pid, signal.SIGCONT)
-
-        thread = threading.Thread(target=stop_now_and_then)
-        thread.start()
-        try:
-            yield
-        finally:
-            ended.set()
-            thread.join()
-
-    return plant
+    return lambda pid: stopped(lambda: [pid], for_s, each_s, jitter=0.5)
 
 
-def crowded(hogs: int) -> Callable[[int], AbstractContextManager[None]]:
-    """Put the worker on one core with busy processes, at ordinary priority."""
-
-    @contextlib.contextmanager
-    def plant(pid: int) -> Iterator[None]:
-        core = max(os.sched_getaffinity(0))
-        os.sched_setscheduler(pid, os.SCHED_OTHER, os.sched_param(0))
-        os.sched_setaffinity(pid, {core})
-        command = [sys.executable, "-c", _HOG % (core, os.getpid())]
-        processes = [subprocess.Popen(command) for _ in range(hogs)]
-        try:
-            yield
-        finally:
-            for process in processes:
-                process.kill()
-                process.wait()
-
-    return plant
+def crowd(hogs: int) -> Callable[[int], AbstractContextManager[None]]:
+    """Let so many busy processes share the worker's core."""
+    return lambda pid: crowded(pid, hogs)
 
 
 @contextlib.contextmanager
@@ -126,13 +88,13 @@ def clean(_: int) -> Iterator[None]:
 
 CLEAN = Fault(name="none", plant=clean)
 FAULTS = (
-    Fault(name="stopped 10 ms each 100 ms", plant=stopped(0.01, 0.1)),
-    Fault(name="stopped 50 ms each 100 ms", plant=stopped(0.05, 0.1)),
-    Fault(name="stopped 50 ms each 500 ms", plant=stopped(0.05, 0.5)),
-    Fault(name="stopped 50 ms each 2 s", plant=stopped(0.05, 2.0)),
-    Fault(name="stopped 300 ms each 2 s", plant=stopped(0.3, 2.0)),
-    Fault(name="core shared with 1 busy process", plant=crowded(1)),
-    Fault(name="core shared with 4 busy processes", plant=crowded(4)),
+    Fault(name="stopped 10 ms each 100 ms", plant=stop(0.01, 0.1)),
+    Fault(name="stopped 50 ms each 100 ms", plant=stop(0.05, 0.1)),
+    Fault(name="stopped 50 ms each 500 ms", plant=stop(0.05, 0.5)),
+    Fault(name="stopped 50 ms each 2 s", plant=stop(0.05, 2.0)),
+    Fault(name="stopped 300 ms each 2 s", plant=stop(0.3, 2.0)),
+    Fault(name="core shared with 1 busy process", plant=crowd(1)),
+    Fault(name="core shared with 4 busy processes", plant=crowd(4)),
 )
 LOADS = (
     Load(name="100/s, 20 tokens", probe=Probe(by="rate", load=100.0, kind="main", max_s=RUN_S), tokens=20),

@@ -1,8 +1,9 @@
-"""Faults planted in a load worker while it measures: it is stopped now and then, or shares its core."""
+"""Faults to plant in a load worker while it measures: it is stopped now and then, or shares its core."""
 
 import contextlib
 import os
-import signal
+import random
+import signal  # noqa: TID251  # the faults are what this is about
 import subprocess
 import sys
 import threading
@@ -12,8 +13,10 @@ _HOG = "import os, sys\nos.sched_setaffinity(0, {int(sys.argv[1])})\nwhile os.ge
 
 
 @contextlib.contextmanager
-def stopped(pids: Callable[[], list[int]], for_s: float = 0.05, each_s: float = 0.1) -> Iterator[None]:
-    """Stop these processes for so long, so often."""
+def stopped(
+    pids: Callable[[], list[int]], for_s: float = 0.05, each_s: float = 0.1, jitter: float = 0.0
+) -> Iterator[None]:
+    """Stop these processes for so long, so often; the pauses between differ by up to `jitter`, a share of them."""
     ended = threading.Event()
 
     def send(number: int) -> None:
@@ -22,7 +25,7 @@ def stopped(pids: Callable[[], list[int]], for_s: float = 0.05, each_s: float = 
                 os.kill(pid, number)
 
     def now_and_then() -> None:
-        while not ended.wait(each_s - for_s):
+        while not ended.wait((each_s - for_s) * random.uniform(1 - jitter, 1 + jitter)):
             send(signal.SIGSTOP)
             ended.wait(for_s)
             send(signal.SIGCONT)
