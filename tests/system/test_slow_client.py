@@ -104,8 +104,9 @@ def workers() -> list[int]:
 
 
 def test_a_client_that_stays_slow_is_the_answer(tmp_path):
-    with SimServer() as server, stopped(workers):
-        result = find(server.url, ["p90_ttft_ms<=100"], place=Place(out=tmp_path / "out"), min=20, max=40)
+    with SimServer("--max-num-seqs", "64") as server, stopped(workers):  # it carries 40 requests/s of these
+        short, place = "random:in=20,out=8", Place(out=tmp_path / "out")
+        result = find(server.url, ["p90_ttft_ms<=100"], place=place, workload=short, min=20, max=40)
 
     answer = result.answers[0]
     assert answer.evidence == "client_limited"
