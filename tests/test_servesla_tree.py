@@ -152,7 +152,7 @@ def test_a_point_that_is_measured_again_keeps_its_runs(tmp_path: Path) -> None:
     again = Tree(folder=tmp_path, variable="request_rate")
     again.read([PAIR])
 
-    assert 2 == again.count(PAIR, 12.0)
+    assert 2 == len(again.runs_at(PAIR, 12.0))
     again.finish(PAIR, 12.0, [again.run_object(RESULT, PAIR, 12.0, 2)])
     assert [0, 1, 2] == [run["run_number"] for run in again.runs[tree.point_folder(PAIR, 12.0)]]
 
