@@ -72,6 +72,7 @@ def test_a_sweep_answers_writes_the_tree_and_is_not_repeated(call: Call, tmp_pat
     other = call("-e", "x", "--bench-params", bench, serve="--max-num-seqs 8")
     assert 2 == other.returncode
     assert "holds another experiment" in other.stderr
+    assert "keep this one elsewhere with -e NAME" in " ".join(other.stderr.split())
 
 
 def test_concurrency_is_searched_up_to_what_the_prompts_keep_in_flight(call: Call) -> None:
