@@ -137,6 +137,12 @@ def test_a_trial_that_breaks_the_sla_says_which_criterion(capsys: pytest.Capture
     assert "too much: p90_ttft_ms 400 ms > 200 ms" in capsys.readouterr().err
 
 
+def test_a_warning_that_several_configurations_have_is_told_once(capsys: pytest.CaptureFixture[str]) -> None:
+    play(Console(), [Warned(text="few cores"), Warned(text="busy"), Warned(text="few cores")])
+
+    assert ["warning: few cores", "warning: busy"] == capsys.readouterr().err.splitlines()
+
+
 def opened(*trials: Trial) -> Opened:
     kept = Opened(directory=Path("x"), experiment=EXPERIMENT, trials={}, notes=(), environment={})
     return replace(kept, trials={kept.cases[0].key: trials})

@@ -1,7 +1,11 @@
 """One connection and the pool, over both byte sources, against scripted servers."""
 
 import asyncio
+import errno
+import os
 import resource
+import subprocess
+import sys
 import time
 
 import pytest
@@ -9,10 +13,11 @@ import pytest
 from redline.loadgen.conn import Exchange
 from redline.loadgen.payload import message, target_of
 from redline.loadgen.pool import Pool, find_address
-from redline.loadgen.sources import SocketSource, StreamSource
+from redline.loadgen.sources import SocketSource, StreamSource, not_sent
 from redline.loadgen.timer import Timer
 from redline.model import Endpoint, RedlineError
 from redline.records import Status
+from redline.verdict.client import NOT_SENT, cure_for
 from scripted import CLOSE, RESET, Server, scripted
 from streams import DONE, HEAD, answer, chunk, delta, plain
 
@@ -364,3 +369,17 @@ def test_the_timer_fires_at_its_time_again_and_again(precise):
 
     assert min(lateness_ns) >= (0 if precise else -1_000_000)  # asyncio rounds, up to a clock tick early
     assert max(lateness_ns) < 1_000_000_000
+
+
+def test_a_request_that_could_not_be_sent_is_told_as_the_verdict_on_the_client_expects_it():
+    said = not_sent(OSError(errno.EMFILE, os.strerror(errno.EMFILE)))
+
+    assert said == f"{NOT_SENT}too many open files"
+    assert "ulimit -n" in cure_for(said)
+
+
+def test_the_start_of_a_worker_does_not_load_what_its_driver_needs():
+    heavy = "{'scipy', 'pydantic', 'rich', 'redline.verdict', 'redline.loadgen.session'}"
+    code = f"import sys, redline.loadgen.worker; print(sorted({heavy} & set(sys.modules)))"
+
+    assert "[]\n" == subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout

@@ -64,6 +64,7 @@ class Console:
         self._progress: Progress | None = None
         self._last_stats: Mapping[str, float] = {}
         self._told_s = 0.0
+        self._warned: set[str] = set()
 
     def begin(self, experiment: Experiment) -> None:
         """Learn the bounds that progress is shown against."""
@@ -130,6 +131,10 @@ class Console:
         self._print(Text(text), indent)
 
     def warn(self, text: str) -> None:
+        """A warning, where it was not said before: several configurations may have the same."""
+        if text in self._warned:
+            return
+        self._warned.add(text)
         self._print(Text("warning: ", "yellow").append(text, "default"))
 
     def _print(self, line: Text, indent: int = 2) -> None:

@@ -11,10 +11,9 @@ import sys
 from redline.loadgen.conn import Conn, Exchange
 from redline.loadgen.parse import Response
 from redline.loadgen.payload import Target
-from redline.loadgen.sources import Address, Connect, SocketSource, StreamSource, describe
+from redline.loadgen.sources import Address, Connect, SocketSource, StreamSource, describe, not_sent
 from redline.loadgen.stamps import Stamps
 from redline.model import RedlineError
-from redline.verdict.client import NOT_SENT
 
 _CONNECT_S = 10.0
 _AT_ONCE = 32  # connections opened at the same time: servers' backlogs are short
@@ -86,7 +85,7 @@ class Pool:
         try:
             self._open().begin(exchange)
         except OSError as error:
-            exchange.response.give_up(f"{NOT_SENT}{describe(error)}")
+            exchange.response.give_up(not_sent(error))
             exchange.ended(exchange)
 
     # ----

@@ -172,6 +172,11 @@ class StreamSource(asyncio.BufferedProtocol):
             conn.lost(why)
 
 
+def not_sent(error: OSError) -> str:
+    """Why a request was never sent, as `verdict.client` knows it; to import that would double a worker's start."""
+    return f"not sent: {describe(error)}"
+
+
 def describe(error: OSError) -> str:
     """What went wrong on a connection, in words that do not change from one request to the next."""
     if isinstance(error, ssl.SSLCertVerificationError):

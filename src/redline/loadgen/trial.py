@@ -20,13 +20,12 @@ from redline.loadgen.loop import PromptLoop
 from redline.loadgen.nap import NAP_NS, may_nap
 from redline.loadgen.payload import Payloads
 from redline.loadgen.pool import Pool
-from redline.loadgen.sources import describe
+from redline.loadgen.sources import not_sent
 from redline.loadgen.spec import TrialSpec
 from redline.loadgen.timer import Timer
 from redline.loadgen.wire import Header
 from redline.records import Status
 from redline.users import Turn, Users
-from redline.verdict.client import NOT_SENT
 
 TICK_S = 1.0
 _SWEEP_S = 0.05
@@ -188,7 +187,7 @@ class Run:
             self._pool.send(flight)
             self._sent_count += flight.number >= 0
         except OSError as error:
-            flight.response.give_up(f"{NOT_SENT}{describe(error)}")
+            flight.response.give_up(not_sent(error))
             self._loop.call_soon(self._ended, flight)  # not at once: a user would send again from in here
         self._stop_if_that_was_all()
 
