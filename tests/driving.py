@@ -1,17 +1,17 @@
 """Redline driven as a user drives it: its command line in a process of its own or in this one, and a server for it."""
 
+import io
 import json
 import os
 import resource
 import select
 import subprocess
 import sys
-import tempfile
 import threading
 import time
 import urllib.request
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, redirect_stderr, redirect_stdout
 from pathlib import Path
 from types import TracebackType
 
@@ -21,8 +21,6 @@ from redline.cli import main
 
 BIN = Path(sys.executable).parent
 ENVIRONMENT = {**os.environ, "PATH": f"{BIN}{os.pathsep}{os.environ['PATH']}"}  # with `redline` on it
-if ENVIRONMENT.pop("PYTHONDONTWRITEBYTECODE", None):  # or each of many processes would compile everything again
-    ENVIRONMENT["PYTHONPYCACHEPREFIX"] = str(Path(tempfile.gettempdir()) / f"redline-pycache-{os.getuid()}")
 
 
 def redline(
@@ -41,6 +39,19 @@ def redline(
         timeout=timeout_s,
         check=False,
     )
+
+
+def called(argv: Sequence[str], cwd: Path, **environment: str) -> subprocess.CompletedProcess[str]:
+    """The command in this process, called in this directory."""
+    out, err = io.StringIO(), io.StringIO()
+    with pytest.MonkeyPatch.context() as patch, redirect_stdout(out), redirect_stderr(err):
+        patch.chdir(cwd)
+        for name, text in {"PATH": ENVIRONMENT["PATH"], **environment}.items():
+            patch.setenv(name, text)
+        with pytest.raises(SystemExit) as end:
+            main(list(argv))
+    assert isinstance(end.value.code, int)
+    return subprocess.CompletedProcess(list(argv), end.value.code, out.getvalue(), err.getvalue())
 
 
 def redline_here(argv: Sequence[str], capsys: pytest.CaptureFixture[str]) -> tuple[int, str, str]:
