@@ -4,10 +4,11 @@ import json
 import os
 import subprocess
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 import fake_sweep
-from driving import ENVIRONMENT
+from driving import ENVIRONMENT, called
 from redline.server.address import free_port
 
 Done = subprocess.CompletedProcess[str]
@@ -43,8 +44,11 @@ def benchmarks(folder: Path) -> list[str]:
 
 
 def sweep(folder: Path, *more: str, **commands: object) -> Done:
-    """One call, to its end."""
+    """One call, to its end, in this process."""
     argv = argv_for(folder, *more, **commands)  # type: ignore[arg-type]  # the parts of the commands
-    return subprocess.run(
-        argv, cwd=folder, env=environment(folder), capture_output=True, text=True, timeout=100, check=False
-    )
+    return here(argv, folder)
+
+
+def here(argv: Sequence[str], folder: Path) -> Done:
+    """What `python -m redline` and these words would do in this folder, without a process for it."""
+    return called(argv[3:], folder, PATH=environment(folder)["PATH"])

@@ -26,6 +26,7 @@ quick = ["p90_ttft_ms<=500"]
 
 [search]
 loads = [100]
+max_requests = 150
 """
 BENCH = 'command = "no-such-bench {rate} {result}"\nreader = "nope:fn"'
 NO_ENGINE = ("cannot start 'no-such-engine'", "install it")
@@ -154,7 +155,7 @@ OFFLINE = [
         "unknown keys",
         ("run", "experiment.toml"),
         2,
-        ("experiment.toml: 3 problems", "line 3", "did you mean command?", "line 15", "did you mean max_trials?"),
+        ("experiment.toml: 3 problems", "line 3", "did you mean command?", "line 16", "did you mean max_trials?"),
         GOOD.replace("command", "comand") + "max_trails = 3\n",
     ),
     *(
@@ -257,6 +258,7 @@ def sim() -> Iterator[SimServer]:
 
 
 FIND = ("--sla", "p90_ttft_ms<=500", "--workload", "random:in=16,out=8", "--loads", "100", "--json", "-q")
+BRIEF = ("--max-requests", "150")
 
 
 def test_a_model_that_is_not_served_is_named_with_those_that_are(
@@ -364,7 +366,7 @@ def test_a_busy_server_is_a_warning_in_the_answer(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     with sim.busy(tokens=300):
-        code, out, err = redline_here(("find", sim.url, *FIND), capsys)
+        code, out, err = redline_here(("find", sim.url, *FIND, *BRIEF), capsys)
 
     (answer,) = json.loads(out)["answers"]
     assert code in (0, 5), err  # 5: this machine may be too busy itself

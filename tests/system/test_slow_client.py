@@ -81,7 +81,7 @@ def test_first_tokens_that_the_next_ones_overtook_make_a_trial_unusable():
 
 
 def test_a_worker_on_a_crowded_core_is_never_taken_for_a_slow_server():
-    probe = Probe(by="rate", load=60, kind="main", max_s=7.0)
+    probe = Probe(by="rate", load=60, kind="main", max_s=4.0)
     with scripted(takes_30_ms) as server, open_session(Endpoint(url=server.url, model="m"), ONE) as session:
         assert session.worker_pid
         with crowded(session.worker_pid, hogs=3):
