@@ -3,7 +3,8 @@
 python load_redline.py URL RATE COUNT TOKENS            as it ships: a driver, and a worker process
 python load_redline.py URL RATE COUNT TOKENS --stamps   its worker's code in this process, each arrival compared
 
-With `--stamps` the process keeps normal priority, and each read is searched for the server's stamps besides.
+With `--stamps` the process keeps normal priority, and all that came; after the load each chunk is held against the
+server's log.
 """
 
 from __future__ import annotations
@@ -15,11 +16,10 @@ import re
 import sys
 import time
 import urllib.request
-from dataclasses import replace
 from typing import Any
 
 import numpy as np
-from load_figures import PACE
+from load_figures import PACE, parse_log
 
 from redline.loadgen import open_session
 from redline.loadgen.conn import Exchange
@@ -32,7 +32,7 @@ from redline.loadgen.trial import Run
 from redline.model import Endpoint, Lengths, Measured, Probe, Variable, Workload
 from redline.process.priority import wake_promptly
 
-_STAMPS = re.compile(rb'"sent_ns":(\d+),"read_ns":(\d+)')
+_NUMBER, _CHUNK = re.compile(rb'"id":"r(\d+)"'), b'"content":'
 
 
 def main() -> None:
@@ -46,7 +46,6 @@ def main() -> None:
     max_s = tokens / PACE + 0.5 if streams else spread_s
     if "--stamps" in sys.argv:
         spec = TrialSpec(by=by, load=load, seed=1, spread_s=spread_s, max_s=max_s, max_requests=None)
-        workload = replace(workload, extra={"stamps": True})
         with asyncio.Runner(loop_factory=new_loop) as runner:
             found = runner.run(_compare(url, workload, spec))
     else:
@@ -72,21 +71,26 @@ def _measure(url: str, workload: Workload, probe: Probe) -> dict[str, Any]:
 
 
 class _Compared(Response):
-    """Notes the server's stamp beside the kernel's and the time of the read."""
+    """Keeps what came, with the kernel's time and that of the read; to look into it now would delay the next read."""
 
-    __slots__ = ("arrivals", "read_ns")
+    __slots__ = ("reads",)
 
     def __init__(self) -> None:
         super().__init__()
-        self.read_ns = 0
-        self.arrivals: list[tuple[int, int, int]] = []  # written, arrived, read
+        self.reads: list[tuple[bytes, int, int]] = []  # content, arrived, read
 
     def feed(self, data: bytes | memoryview, now_ns: int) -> None:
-        user_ns = time.monotonic_ns()
-        for written_ns, read_ns in _STAMPS.findall(data):
-            self.read_ns = int(read_ns)
-            self.arrivals.append((int(written_ns), now_ns, user_ns))
+        self.reads.append((bytes(data), now_ns, time.monotonic_ns()))
         super().feed(data, now_ns)
+
+    def number(self) -> int:
+        """Of the request, by the server's count; -1 where nothing came."""
+        found = next((found for data, _, _ in self.reads if (found := _NUMBER.search(data))), None)
+        return int(found[1]) if found else -1
+
+    def arrivals(self) -> list[tuple[int, int]]:
+        """When each chunk arrived, and when it was read."""
+        return [(arrived_ns, read_ns) for data, arrived_ns, read_ns in self.reads for _ in range(data.count(_CHUNK))]
 
 
 class _ComparingPool(Pool):
@@ -122,14 +126,17 @@ async def _compare(url: str, workload: Workload, spec: TrialSpec) -> dict[str, A
     run.begin(time.monotonic_ns() + 1_000_000)
     offset_ns = _offset_ns()
     await ended
+    served = {one.number: one for one in parse_log(urllib.request.urlopen(f"{url}/log").read())}
     chunks, errors = [], []
     for exchange in pool.kept:
         response = exchange.response
         assert isinstance(response, _Compared)  # set when it was sent
-        chunks += response.arrivals
-        if response.arrivals:
-            written_ns, arrived_ns, _ = response.arrivals[0]
-            errors.append((arrived_ns - exchange.sent_ns) - (written_ns - response.read_ns))
+        arrivals = response.arrivals()
+        if not arrivals or (seen := served.get(response.number())) is None:
+            continue
+        written_ns = seen.sent_ns.tolist()
+        chunks += [(written, *times) for written, times in zip(written_ns, arrivals, strict=False)]  # some are cut off
+        errors.append((arrivals[0][0] - exchange.sent_ns) - (written_ns[0] - seen.read_ns))
     written, arrived, read = np.array(chunks, np.int64).reshape(-1, 3).T
     return {
         "sent": len(pool.kept),

@@ -28,7 +28,7 @@ Chunk lag is the client's stamp minus the server's.
 A TTFT error is the client's time to first token minus what passed between the server's read and its first write:
 connecting, sending and accepting are in it.
 Off schedule is how far from a constant rate the requests reached the server; the earliest counts as on time.
-Lag and errors of Redline come from runs of their own, in which each read is searched for the server's stamps.
+Lag and errors of Redline come from runs of their own, which keep all that came for a look at the server's log later.
 `raw epoll loop` parses nothing but these, so it is a floor and no usable client.
 
 ## Not measured

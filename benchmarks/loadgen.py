@@ -108,7 +108,7 @@ def main() -> None:
 
 def _chosen(client: Client, only: str | None, *, quick: bool) -> bool:
     if only:
-        return client.name in only.split(",")
+        return client.name.partition(",")[0] in only.split(",")
     return not quick or client.name in ("raw epoll loop", "Redline", "Redline, compared", "vllm bench serve")
 
 

@@ -122,6 +122,7 @@ def result(given: argparse.Namespace) -> dict[str, object]:
         "request_throughput": done / duration,
         "output_throughput": done * TOKENS / duration,
         "total_token_throughput": 2 * done * TOKENS / duration,
+        "max_concurrent_requests": n,
     }
     if given.save_detailed:
         data |= {
@@ -135,8 +136,9 @@ def result(given: argparse.Namespace) -> dict[str, object]:
     for name, values in {"ttft": ttft, "tpot": gap, "itl": gap, "e2el": e2e}.items():
         ms = sorted(1e3 * values[i] for i in ok) or [0.0]
         data |= {f"mean_{name}_ms": sum(ms) / len(ms), f"median_{name}_ms": ms[len(ms) // 2]}
-        for percent in given.metric_percentiles.split(","):
-            data[f"p{percent}_{name}_ms"] = ms[min(len(ms) - 1, int(len(ms) * float(percent) / 100))]
+        for percent in map(float, given.metric_percentiles.split(",")):
+            word = str(int(percent)) if int(percent) == percent else str(percent)
+            data[f"p{word}_{name}_ms"] = ms[min(len(ms) - 1, int(len(ms) * percent / 100))]
     return data
 
 

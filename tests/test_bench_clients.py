@@ -518,3 +518,20 @@ def test_the_reader_of_the_example_reads_every_request(tmp_path: Path, monkeypat
     path.write_text('{"rate": 4, "requests": [[10.0, 10.1]]}')
     with pytest.raises(ResultError, match='reader "own_reader:read" failed: ValueError'):
         read("own_reader:read", path)
+
+
+def test_the_table_of_readers_says_of_each_client_which_version_and_command_made_its_sample() -> None:
+    page = (DATA.parents[1] / "docs" / "reference" / "readers.md").read_text()
+    made = (DATA / "README.md").read_text()
+    rows = [[cell.strip().strip("`") for cell in line.split("|")[1:-1]] for line in page.splitlines() if "`" in line]
+    table = {row[0]: row[1:] for row in rows if len(row) == 6}
+
+    assert {*READERS, "package.module:function"} == set(table)
+    for reader in READERS:
+        _, version, command, file, holds = table[reader]
+        assert f"## {reader} {version}" in made
+        asked = set(command.split()) - set(made.split())
+        assert len(asked) <= 3, asked  # the README has placeholders where the load and the port are
+        assert file
+        assert "each request" in holds
+        assert "totals" in holds

@@ -6,7 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from redline.model import Measured, Trial
+from redline.model import Goal, Measured, Probe, Trial
+from redline.search import next_step
 from redline.servesla.evidence import Earlier, trials_from
 from redline.servesla.parameters import Pair
 from redline.servesla.tree import read_points
@@ -49,6 +50,17 @@ def test_few_prompts_are_a_first_look_at_each_load_that_was_offered(take: Take) 
     assert {"scout"} == {trial.probe.kind for trial in trials}
     assert 4 == len(notes)
     assert all("a load that was not offered is no evidence" in note for note in notes)
+
+
+def test_what_an_earlier_sweep_measured_takes_nothing_from_the_time_budget(take: Take) -> None:
+    trials, _ = take("p99_ttft_ms<=150")
+    lasted_s = sum(trial.outcome.stop.at_s for trial in trials if isinstance(trial.outcome, Measured))
+
+    step = next_step(
+        trials, parse_sla("p99_ttft_ms<=150"), Goal(by="concurrency", min_load=1, max_load=20, max_time_s=lasted_s)
+    )
+
+    assert isinstance(step, Probe)
 
 
 @pytest.mark.parametrize(

@@ -146,6 +146,7 @@ def running(tmp_path: Path, prompts: int, num_runs: int) -> Runs:
             num_runs=num_runs,
         ),
         tree=Tree(folder=tmp_path / "tree", variable="request_rate"),
+        directory=tmp_path,
         log_dir=tmp_path / "logs",
         between=lambda: None,
     )

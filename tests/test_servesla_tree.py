@@ -79,6 +79,26 @@ def test_vllms_plots_read_it_as_they_read_their_own(tmp_path: Path) -> None:
     assert 11 == len(read_as_vllms_plots_do(DATA / "complete", "max_concurrency"))
 
 
+AXES = ("request_throughput", "p99_e2el_ms", "total_token_throughput", "median_ttft_ms")  # of 0.16 and 0.32, by default
+
+
+@pytest.mark.parametrize(
+    ("name", "variable", "load", "users"),
+    [("bench_rate4", "request_rate", 4.0, 7.0), ("bench_inf_concurrency8", "max_concurrency", 8.0, 8.0)],
+)
+def test_vllms_plots_find_their_axes_and_the_users_in_what_vllm_measured(
+    tmp_path: Path, name: str, variable: str, load: float, users: float
+) -> None:
+    """By rate max_concurrency is there and null, so that the most requests in flight are the users."""
+    tree = Tree(folder=tmp_path, variable=variable)
+    result = json.loads((DATA.parent / "vllm" / f"{name}.json").read_text())
+    tree.finish(PAIR, load, [tree.run_object(result, PAIR, load, 0)])
+
+    found = read_as_vllms_plots_do(tmp_path, *AXES, *PAIR.serve, *PAIR.bench)
+
+    assert [(result["output_throughput"], users)] == found
+
+
 def test_pandas_reads_the_table_as_it_reads_vllms_own(tmp_path: Path) -> None:
     """By its rules: an unnamed first column is the index; a cell is a number, else a text; an empty one is missing."""
     made(tmp_path)
@@ -152,7 +172,7 @@ def test_a_point_that_is_measured_again_keeps_its_runs(tmp_path: Path) -> None:
     again = Tree(folder=tmp_path, variable="request_rate")
     again.read([PAIR])
 
-    assert 2 == again.count(PAIR, 12.0)
+    assert 2 == len(again.runs_at(PAIR, 12.0))
     again.finish(PAIR, 12.0, [again.run_object(RESULT, PAIR, 12.0, 2)])
     assert [0, 1, 2] == [run["run_number"] for run in again.runs[tree.point_folder(PAIR, 12.0)]]
 

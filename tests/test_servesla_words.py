@@ -1,5 +1,8 @@
+from argparse import Namespace
+
 import pytest
 
+import fake_sweep
 from redline.servesla.targets import targets_of
 from redline.servesla.words import (
     address_of,
@@ -43,6 +46,9 @@ def test_the_result_options_are_appended_and_details_saved_where_the_client_can(
     [
         ("vllm bench serve", {"p99_ttft_ms": "<=1", "mean_e2el_ms": "<=1"}, ()),
         ("vllm bench serve", {"p90_ttft_ms": "<=1", "p99.9_e2el_ms": "<=1"}, ("90", "99", "99.9")),
+        ("vllm bench serve", {"p99.99999_e2el_ms": "<=1", "p99.0_ttft_ms": "<=1"}, ("99", "99.99999")),
+        ("vllm bench serve --metric-percentiles 99.99999", {"p99.99999_e2el_ms": "<=1"}, ()),
+        ("vllm bench serve --metric-percentiles 100", {"p99.99999_e2el_ms": "<=1"}, ("99.99999", "100")),
         ("vllm bench serve --metric-percentiles 25,90", {"p90_ttft_ms": "<=1"}, ()),
         ("vllm bench serve --metric-percentiles=25", {"p90_ttft_ms": "<=1"}, ("25", "90")),
         ("my-bench", {"p90_ttft_ms": "<=1"}, ()),
@@ -52,6 +58,19 @@ def test_the_percentiles_that_the_sla_names_are_asked_for(
     command: str, sla: dict[str, object], percentiles: tuple[str, ...]
 ) -> None:
     assert percentiles == percentiles_for(command.split(), targets_of([sla]))
+
+
+@pytest.mark.parametrize(
+    "metric", ["p99.99999_e2el_ms", "p99.0_ttft_ms", "p90_itl_ms", "p99.9_tpot_ms", "mean_e2el_ms"]
+)
+def test_the_percentile_that_the_sla_names_is_read_from_the_result_of_its_command(metric: str) -> None:
+    targets = targets_of([{metric: "<=0"}])
+    words = ",".join(percentiles_for(BENCH, targets)) or "99"
+    asked = {"slots": 4, "fail_share": 0.0, "save_detailed": False, "max_concurrency": None, "result_dir": "run-1"}
+
+    data = fake_sweep.result(Namespace(request_rate=20.0, num_prompts=200, metric_percentiles=words, **asked))
+
+    assert 1 < targets[0].margin([data]) < 1000
 
 
 def test_percentiles_of_the_users_own_command_are_kept_in_place() -> None:

@@ -168,10 +168,10 @@ def test_a_cap_on_an_open_loop_is_vllms_max_concurrency_beside_a_rate():
 
 
 def test_percentiles_are_named_as_vllm_names_them():
-    told = replace(TOLD, percentiles=percentiles_of("99.9,25"))
+    told = replace(TOLD, percentiles=percentiles_of("99.9,25.0,99.99999"))
     result = detailed_result(some(), told)
 
-    assert {"p25_ttft_ms", "p99.9_e2el_ms"} <= set(result)
+    assert {"p25_ttft_ms", "p99.9_e2el_ms", "p99.99999_e2el_ms"} <= set(result)
     assert "p99_ttft_ms" not in result
     with pytest.raises(UsageError, match="between 0 and 100"):
         percentiles_of("101")

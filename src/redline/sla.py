@@ -53,6 +53,11 @@ class Metric:
         return frozenset({self.field}) if self.kind in ("quantile", "mean") else frozenset()
 
 
+def percentile_word(percent: float) -> str:
+    """A percentile as the name of a metric spells it, vLLM's too: 99, 99.9, 99.99999."""
+    return str(int(percent)) if percent.is_integer() else str(percent)
+
+
 def allowed_share(criterion: Criterion) -> float | None:
     """The share of units that may break the criterion's bound; None where it is no share (means, throughputs)."""
     metric = metric_of(criterion.metric)

@@ -1,6 +1,7 @@
 """`redline serve-sla` as people call it: the simulated server, and a benchmark that computes its result at once."""
 
 import json
+import operator
 import re
 import shlex
 import shutil
@@ -71,6 +72,7 @@ def test_a_sweep_answers_writes_the_tree_and_is_not_repeated(call: Call, tmp_pat
     other = call("-e", "x", "--bench-params", bench, serve="--max-num-seqs 8")
     assert 2 == other.returncode
     assert "holds another experiment" in other.stderr
+    assert "keep this one elsewhere with -e NAME" in " ".join(other.stderr.split())
 
 
 def test_concurrency_is_searched_up_to_what_the_prompts_keep_in_flight(call: Call) -> None:
@@ -204,6 +206,42 @@ def test_a_tree_of_vllms_is_evidence_once_it_is_resumed(call: Call, tmp_path: Pa
     again = call("-e", "old", "--resume", *asked, bench="--num-prompts 40", sla=sla)
     assert count == len(benchmarks(tmp_path))
     assert again.stdout.splitlines()[-1] == "[SLA END]"
+
+
+def test_a_point_that_a_kill_kept_from_the_tree_is_in_it_after_the_next_call(call: Call, tmp_path: Path) -> None:
+    call("-e", "x", "--max-trials", "2")
+    tree, count = tmp_path / "results" / "x", len(benchmarks(tmp_path))
+    unwritten, unfinished, *_ = sorted(tree.glob("request_rate=*"))
+    before = {path: path.read_text() for path in tree.glob("request_rate=*/*.json")}
+    (target,) = tree.glob("SLA--*.json")
+    runs = json.loads(target.read_text())
+
+    shutil.rmtree(unwritten)
+    (unfinished / "summary.json").unlink()
+    target.write_text(json.dumps([run for run in runs if f"request_rate={run['request_rate']:.10g}" != unwritten.name]))
+    again = call("-e", "x", "--max-trials", "2")
+
+    assert "wrote 2 points into the tree that a kill had kept from it" in again.stderr
+    assert count == len(benchmarks(tmp_path))
+    assert before == {path: path.read_text() for path in tree.glob("request_rate=*/*.json")}
+    order = operator.itemgetter("request_rate", "run_number")
+    assert sorted(runs, key=order) == sorted(json.loads(target.read_text()), key=order)
+    assert len(runs) == len((tree / "summary.csv").read_text().splitlines()) - 1
+    assert "wrote" not in call("-e", "x", "--max-trials", "2").stderr
+
+
+def test_a_point_whose_results_are_gone_is_named(call: Call, tmp_path: Path) -> None:
+    call("-e", "x", "--max-trials", "1")
+    tree = tmp_path / "results" / "x"
+    lost, *_ = sorted(tree.glob("request_rate=*"))
+    shutil.rmtree(lost)
+    for result in (tree / "redline" / "logs").rglob("result.json"):
+        result.unlink()
+
+    again = call("-e", "x", "--max-trials", "1")
+
+    assert f"{lost} lacks trial" in again.stderr.replace("results/x", str(tree))
+    assert 4 == again.returncode
 
 
 @pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="sees processes of the group in /proc")

@@ -17,6 +17,7 @@ import numpy as np
 
 from redline.model import UsageError, Variable, Workload
 from redline.records import Floats, Records, Status
+from redline.sla import percentile_word
 from redline.units import nearest
 
 PERCENTILES = (50.0, 90.0, 95.0, 99.0)
@@ -179,7 +180,7 @@ def _latencies(seen: _Seen, percentiles: Sequence[float]) -> dict[str, float]:
         found[f"median_{name}_ms"] = float(np.median(values_ms))
         found[f"std_{name}_ms"] = float(values_ms.std())
         for p in percentiles:
-            found[f"p{p:g}_{name}_ms"] = float(np.percentile(values_ms, p))
+            found[f"p{percentile_word(p)}_{name}_ms"] = float(np.percentile(values_ms, p))
     return found
 
 

@@ -10,6 +10,7 @@ import click
 # Everything else is imported inside the command: `redline --help` must load neither numpy nor pydantic.
 
 _FILE = click.Path(path_type=Path)
+_OTHER_PLACE = {"--out DIR, or beside it with --again": "-e NAME", "with --out": "with -e"}  # flags of `run`: ours
 _SEARCH = ("precision", "min", "max", "max_time", "max_trials")
 
 
@@ -109,7 +110,15 @@ def serve_sla(state: Any, /, **given: Any) -> int:
         for note in (*asked.notes, "nothing runs: there is no pair of records, or no target"):
             click.echo(f"note: {note}", err=True)
         return 0
-    return _run(state, asked)
+    from redline.model import RedlineError
+
+    try:
+        return _run(state, asked)
+    except RedlineError as error:
+        text = str(error)
+        for theirs, ours in _OTHER_PLACE.items():
+            text = text.replace(theirs, ours)
+        raise type(error)(text) from error
 
 
 def _run(state: Any, asked: Any) -> int:

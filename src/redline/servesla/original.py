@@ -124,7 +124,7 @@ def _measure(asked: Asked, pair: Pair, load: int, tree: Tree, server: _Lazy) -> 
     bench = commands_of(asked, pair)[1]
     logs = asked.own / "logs" / (pair.folder or "bench")
     limit_s = limit_of(asked.flags.bench_timeout, bench, VARIABLES[asked.variable], load)
-    before, runs = tree.count(pair, load), list[Run]()
+    before, runs = len(tree.runs_at(pair, load)), list[Run]()
     for number in range(before, before + asked.flags.num_runs):
         folder = next_folder(logs.resolve())
         argv = run_command(

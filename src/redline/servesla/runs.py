@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import time
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -23,6 +23,7 @@ from redline.model import (
     Criterion,
     Failed,
     Invalid,
+    JsonValue,
     Measured,
     Outcome,
     Probe,
@@ -34,6 +35,7 @@ from redline.model import (
 )
 from redline.records import Records
 from redline.search.evidence import least, outgrown
+from redline.servesla.completing import runs_fact
 from redline.servesla.parameters import Pair
 from redline.servesla.tree import Run, Tree
 from redline.servesla.words import prompts_of, run_command, saves_details
@@ -45,6 +47,7 @@ MOST_RUNS = 20  # in one trial, where the prompts are few and the percentile is 
 _HOPELESS = 1.5  # times the bound, where only totals are known
 _SURE = 0.9
 _FIRST_S = 60.0
+_RESULT = "result.json"
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -64,10 +67,12 @@ class Runs:
 
     benchmark: Benchmark
     tree: Tree
-    log_dir: Path
+    directory: Path  # of the experiment
+    log_dir: Path  # in there
     between: Callable[[], None]  # after each run: the user's command, or the reset of the server's caches
     live: bool = False
     objects: list[Run] = field(default_factory=list)  # of the last trial, once it was measured
+    facts: Mapping[str, JsonValue] = field(default_factory=dict)  # to find the same again
 
     def measure(self, probe: Probe, watch: Watch, seed: int) -> Outcome:  # noqa: ARG002 - the user's command has its own
         """One run for a first look; else --num-runs, fewer where it is hopeless, more where they say too little.
@@ -80,15 +85,18 @@ class Runs:
         return replace(outcome, duration_s=time.monotonic() - began)
 
     def _measure(self, probe: Probe, until: float) -> Outcome:
-        self.objects = []
+        self.objects, self.facts = [], {}
         criteria = [parse_criterion(text) for text in probe.need]
         readings: list[Reading] = []
         objects: list[Run] = []
+        files: dict[int, Path] = {}
         while True:
-            found = self._run(probe, objects)
+            folder = next_folder(self.log_dir)
+            found = self._run(probe, folder, objects)
             if not isinstance(found, Reading):
                 return found
             readings.append(found)
+            files[objects[-1]["run_number"]] = folder / _RESULT
             outcome = pooled(probe, readings)
             late = time.monotonic() >= until
             if late or self._enough(probe, outcome, criteria, len(readings)):
@@ -96,7 +104,7 @@ class Runs:
         if why := burst(probe, readings, outcome, criteria) or too_few(probe, readings, outcome, criteria):
             more = " or --max-time" if late else ""
             return Invalid(reason=why, cure=f"raise --num-prompts in --bench-cmd{more}")
-        self.objects = objects
+        self.objects, self.facts = objects, runs_fact(files, self.directory)
         return outcome
 
     def _enough(self, probe: Probe, outcome: Measured, criteria: Sequence[Criterion], runs: int) -> bool:
@@ -104,10 +112,9 @@ class Runs:
             return True
         return runs >= self.benchmark.num_runs and (runs >= MOST_RUNS or says_enough(outcome, criteria))
 
-    def _run(self, probe: Probe, objects: list[Run]) -> Reading | Failed | Invalid:
-        """One run of the benchmark; its object is added to `objects`."""
-        bench, folder = self.benchmark, next_folder(self.log_dir)
-        result, log = folder / "result.json", folder / "command.log"
+    def _run(self, probe: Probe, folder: Path, objects: list[Run]) -> Reading | Failed | Invalid:
+        """One run of the benchmark, with its files in this folder; its object is added to `objects`."""
+        bench, result, log = self.benchmark, folder / _RESULT, folder / "command.log"
         filled = fill(bench.command, {probe.by: f"{probe.load:.10g}"})
         argv = run_command(filled, str(folder), result.name, bench.percentiles)
         limit_s = limit_of(bench.timeout_s, bench.command, probe.by, probe.load)
@@ -127,7 +134,7 @@ class Runs:
             return failed(f"{result} says nothing about {', '.join(missing)}")
         if refusal := not_offered(probe, reading):
             return Invalid(reason=refusal[0], cure=refusal[1])
-        number = self.tree.count(bench.pair, probe.load) + len(objects)
+        number = len(self.tree.runs_at(bench.pair, probe.load)) + len(objects)
         run = self.tree.run_object(data, bench.pair, probe.load, number, detailed=saves_details(bench.command))
         objects.append(run)
         self.between()

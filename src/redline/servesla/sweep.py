@@ -36,12 +36,13 @@ from redline.search import answer_now, next_step
 from redline.search.state import fitting
 from redline.server import means
 from redline.servesla.asked import Asked, caps_concurrency, commands_of, experiment_for, jobs_for
+from redline.servesla.completing import Own
 from redline.servesla.evidence import Earlier, trials_from
 from redline.servesla.parameters import Pair
 from redline.servesla.runs import Benchmark, Runs, with_first_load
 from redline.servesla.transcript import Transcript
 from redline.servesla.tree import Point, Tree
-from redline.servesla.words import is_vllm, percentiles_for, prompts_of
+from redline.servesla.words import is_vllm, percentiles_for, prompts_of, saves_details
 from redline.store import EXPERIMENT, Store, open_store
 
 _AFTER_S = 600.0  # for --after-bench-cmd
@@ -77,6 +78,7 @@ def sweep(asked: Asked, voice: Voice) -> Result:
         for note in store.notes:
             voice.remark(note)
         stop_left_behind(store, experiment.servers, working.tell)
+        working.complete(jobs)
         if asked.flags.resume is not None:
             for note in ignored:
                 voice.remark(note)
@@ -106,7 +108,7 @@ class _Sweep:
     transcript: Transcript = field(init=False)
     subject: _Cared | None = None
     runs: Runs | None = None  # that of the case being measured
-    measured: set[str] = field(default_factory=set)  # folders of pairs, in this call
+    changed: set[str] = field(default_factory=set)  # folders of pairs whose targets have further runs
     settled: dict[tuple[str, str], Answer] = field(default_factory=dict)  # by case and SLA: told once and for good
 
     def __post_init__(self) -> None:
@@ -130,6 +132,25 @@ class _Sweep:
                 self.voice.remark(f"{server.name}: ready after {took_s:.1f} s at {endpoint.url}")
             case _:
                 pass
+
+    def complete(self, jobs: Sequence[Job]) -> None:
+        """A kill after a trial was stored, and before it was written into the tree, is not seen there."""
+        for case in (case for job in jobs for case in job.cases):
+            pair = self.pairs[case.key]
+            own = Own(
+                pair=pair,
+                trials=self.store.trials.get(case.key, ()),
+                directory=self.store.directory,
+                detailed=saves_details(commands_of(self.asked, pair)[1]),
+            )
+            points, notes = own.complete(self.tree)
+            for note in notes:
+                self.voice.remark(note)
+            if points:
+                what = f"{points} point{'s' * (points > 1)}"
+                self.voice.remark(f"{pair.label}: wrote {what} into the tree that a kill had kept from it")
+            if points or not all(own.all_in(self.tree, target) for target in self.asked.targets):
+                self.changed.add(pair.folder)
 
     def take_over(self, jobs: Sequence[Job], points: Mapping[str, Sequence[Point]]) -> None:
         """Points of the tree that our own experiment does not know become evidence; the others are named."""
@@ -169,7 +190,7 @@ class _Sweep:
         keeper.on_event(event)
         if isinstance(event, TrialEnded) and isinstance(event.trial.outcome, Measured) and self.runs is not None:
             self.tree.finish(self.pairs[event.case.key], event.trial.probe.load, self.runs.objects)
-            self.measured.add(self.pairs[event.case.key].folder)
+            self.changed.add(self.pairs[event.case.key].folder)
         self.transcript.on_event(event)
         if isinstance(event, Answered):
             self._write_target(event.case, event.answer)
@@ -177,7 +198,7 @@ class _Sweep:
     def _write_target(self, case: Case, answer: Answer) -> None:
         target = next(t for s, t in zip(self.experiment.slas, self.asked.targets, strict=True) if s.name == answer.sla)
         pair = self.pairs[case.key]
-        if pair.folder in self.measured or not self.tree.target_file(pair, target).exists():
+        if pair.folder in self.changed or not self.tree.target_file(pair, target).exists():
             self.tree.write_target(pair, target)
 
     def _answer(self, case: Case, sla: Sla) -> Answer:
@@ -221,6 +242,7 @@ class _Sweep:
                 timeout_s=self.asked.flags.bench_timeout,
             ),
             tree=self.tree,
+            directory=self.store.directory.resolve(),
             log_dir=self._log_dir(case),
             between=self.subject.clean_up if self.subject is not None else lambda: None,
         )

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
 from redline.model import JsonValue, Sla, UsageError
 from redline.servesla.parameters import BadTypeError, BadValueError
-from redline.sla import sla_of
+from redline.sla import percentile_word, sla_of
 
+_PERCENTILE = re.compile(r"p(?P<percent>\d+(?:\.\d+)?)(?P<of>_(?:ttft|tpot|itl|e2el)_ms)")
 EPS = 1e-8
 _MARGINS: Mapping[str, Callable[[float, float], float]] = {  # (actual, bound) -> at most 0 where it is met
     "<=": lambda actual, bound: actual - bound,
@@ -107,7 +109,19 @@ def bound_of(metric: str, text: JsonValue) -> Bound:
         raise BadValueError(f'{metric}: {text!r} has no number after {op}; write for example "{op}200"') from None
     if not math.isfinite(number):
         raise BadValueError(f"{metric}: the bound {number} is no finite number")
-    return Bound(metric=metric, op=op, number=number)  # type: ignore[arg-type]  # one of the operators
+    return Bound(metric=_as_reported(metric), op=op, number=number)  # type: ignore[arg-type]  # one of the operators
+
+
+def percentile_of(metric: str) -> str | None:
+    """Which percentile this metric is, as --metric-percentiles must name it; None where it is none."""
+    found = _PERCENTILE.fullmatch(metric)
+    return percentile_word(float(found["percent"])) if found else None
+
+
+def _as_reported(metric: str) -> str:
+    """The key under which vLLM reports it: p99.0_ttft_ms is there as p99_ttft_ms."""
+    percent = percentile_of(metric)
+    return _PERCENTILE.sub(rf"p{percent}\g<of>", metric) if percent else metric
 
 
 def _mean(metric: str, runs: Sequence[Mapping[str, object]]) -> float:

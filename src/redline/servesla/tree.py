@@ -49,9 +49,9 @@ class Tree:
     def point_folder(self, pair: Pair, load: float) -> Path:
         return self.pair_folder(pair) / f"{self.variable}={load:.10g}"
 
-    def count(self, pair: Pair, load: float) -> int:
-        """How many finished runs there are at this load."""
-        return len(self.runs.get(self.point_folder(pair, load), ()))
+    def runs_at(self, pair: Pair, load: float) -> Sequence[Run]:
+        """The finished runs at this load."""
+        return self.runs.get(self.point_folder(pair, load), ())
 
     def run_object(self, data: Run, pair: Pair, load: float, number: int, *, detailed: bool = False) -> dict[str, Any]:
         """A result with what the sweep adds to it, without its requests unless the user's own command keeps them."""
@@ -81,6 +81,11 @@ class Tree:
 
     def target_file(self, pair: Pair, target: Target) -> Path:
         return self.pair_folder(pair) / target.file_name
+
+    def read_target(self, pair: Pair, target: Target) -> tuple[Run, ...]:
+        """The runs in the file of a target; none where it cannot be read."""
+        runs, _ = _read_runs(self.target_file(pair, target))
+        return runs
 
     def write_table(self) -> None:
         every = [run for runs in self.runs.values() for run in runs]
@@ -133,16 +138,20 @@ def read_points(folder: Path, variable: str) -> tuple[tuple[Point, ...], tuple[s
 
 def _read_summary(place: Path) -> tuple[tuple[Run, ...], str]:
     """The runs of a point, or why it is none."""
-    path = place / SUMMARY
-    try:
-        runs = json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
+    if not (place / SUMMARY).exists():
         loose = ", ".join(sorted(file.name for file in place.iterdir() if _RUN.fullmatch(file.name)))
         return (), f"{loose or 'nothing'} without a {SUMMARY} is no finished point"
+    return _read_runs(place / SUMMARY)
+
+
+def _read_runs(path: Path) -> tuple[tuple[Run, ...], str]:
+    """The run objects in a file, or why there are none."""
+    try:
+        runs = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
-        return (), f"{SUMMARY} is torn or unreadable ({error})"
+        return (), f"{path.name} is torn or unreadable ({error})"
     if not isinstance(runs, list) or not runs or not all(isinstance(run, Mapping) for run in runs):
-        return (), f"{SUMMARY} is no list of run objects"
+        return (), f"{path.name} is no list of run objects"
     return tuple(runs), ""
 
 

@@ -8,11 +8,11 @@ from pathlib import PurePath
 
 from redline.experiment.commands import option_value
 from redline.servesla.parameters import VARIABLES, BadValueError, Record, applied
-from redline.servesla.targets import Target
+from redline.servesla.targets import Target, percentile_of
+from redline.sla import percentile_word
 
 DEFAULT_PROMPTS = 1000  # of `vllm bench serve`
 _BRACES = re.compile(r"\{([A-Za-z_][A-Za-z0-9_.-]*)\}")
-_PERCENTILE = re.compile(r"p(\d+(?:\.\d+)?)_(?:ttft|tpot|itl|e2el)_ms")
 
 
 def is_vllm(command: Sequence[str]) -> bool:
@@ -79,13 +79,9 @@ def percentiles_for(command: Sequence[str], targets: Iterable[Target]) -> tuple[
         return ()
     given = option_value(command, ("--metric-percentiles", "--metric_percentiles"))
     there = (given or "99").split(",")
-    names = (_PERCENTILE.fullmatch(bound.metric) for target in targets for bound in target.bounds)
-    missing = {f"{float(found[1]):g}" for found in names if found} - {_number(text) for text in there}
+    named = (percentile_of(bound.metric) for target in targets for bound in target.bounds)
+    missing = {word for word in named if word} - {percentile_word(_value(text)) for text in there}
     return tuple(sorted({*there, *missing}, key=_value)) if missing else ()
-
-
-def _number(text: str) -> str:
-    return f"{_value(text):g}"
 
 
 def _value(text: str) -> float:
