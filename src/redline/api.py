@@ -33,7 +33,7 @@ from redline.model import (
     UsageError,
 )
 from redline.questions import FindOptions, SearchOptions, elsewhere, search_of
-from redline.runner.local import Keeper, OpenSession, local_lab, sent_before
+from redline.runner.local import Keeper, OpenSession, local_lab, sent_before, server_cores
 from redline.runner.loop import run_jobs
 from redline.search import next_step
 from redline.server import means
@@ -206,7 +206,8 @@ def carry_out(prepared: Prepared, emit: Emit | None = None) -> Result:
                 tell(Noted(text=f"continuing with {known} trial{'s' * (known > 1)} from {prepared.directory}"))
             keeper = TrialKeeper(store=store, tell=tell)
             todo = jobs(experiment)
-            lab = local_lab(keeper.for_lab(), experiment.goal.seed, experiment.goal.load_workers)
+            goal, cores = experiment.goal, server_cores(experiment)
+            lab = local_lab(keeper.for_lab(), goal.seed, goal.load_workers, cores)
             lab = sent_before(lab, [case for job in todo for case in job.cases if case.key in history])
             lab = replace(lab, open_session=_going_on(lab.open_session, lambda: bool(known or keeper.kept)))
             answers = run_jobs(todo, history, experiment, lab, keeper.on_event)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import math
-import os
 import sys
 import time
 from collections.abc import Iterator
@@ -39,11 +38,11 @@ from redline.model import (
     Watch,
     Workload,
 )
+from redline.process import cores
 from redline.records import Records
 from redline.verdict.client import NOT_SENT, cure_for
 
 _OFF = 0.05
-_ENOUGH_CORES = 4  # for a server and us
 _LEAD_NS = 5_000_000  # from the word to begin to the beginning
 _BUSY, _AT_EASE = 0.5, 0.35  # share of a core: of a worker that is to have help, and then of each
 
@@ -64,6 +63,7 @@ class LoadSession:
         message(self._target, "GET", "/")  # headers that cannot be sent are an error here, not in the worker
         self._team: Team | None = None
         self._beside_server = False
+        self._servers_cores = cores.ANY
         self._warnings: list[str] = []
         self._preflight: Preflight | None = None
         self._place = Place(workload.dataset)
@@ -98,10 +98,11 @@ class LoadSession:
         self.facts = {**self._preflight.facts, **opened}
         self._beside_server = ip_address(str(opened["address"])).is_loopback
         self._warnings += self._preflight.warnings
-        if self._beside_server and _cores() < _ENOUGH_CORES:
-            self._warn(
-                f"server and load generator share the {_cores()} cores of this machine: each takes from the other"
-            )
+        if self._beside_server:
+            self._servers_cores = cores.of_listener(self._target.port)
+            if cores.count() < cores.ENOUGH and not self._own_cores():
+                few = f"share the {cores.count()} cores of this machine"
+                self._warn(f"server and load generator {few}: each takes from the other")
 
     def measure(self, probe: Probe, watch: Watch, seed: int) -> Outcome:
         """Offer the load until `watch` says stop or the probe's budget is spent."""
@@ -187,8 +188,11 @@ class LoadSession:
             drain=probe.drain,
             workers=self._count,
         )
-        facts = {"model": self._endpoint.model, "workload": to_json(workload)}
+        facts: dict[str, Any] = {"model": self._endpoint.model, "workload": to_json(workload)}
         facts["shape"] = to_json(self._preflight.shape)
+        own, before = self._own_cores(), self.facts.get("load_cores")
+        facts["cores"] = own or (sorted(cores.usable()) if before else [])  # none: as they are
+        self.facts["load_cores"] = own
         team.send("trial", [{**facts, "spec": {**asdict(spec), "worker": number}} for number in range(self._count)])
         waiting = set(range(self._count))
         while waiting:
@@ -199,11 +203,17 @@ class LoadSession:
                 return Invalid(reason=said.header["reason"], cure=said.header["cure"])
         return None
 
+    def _own_cores(self) -> list[int]:
+        """Those that the workers have apart from the server; none where both share all."""
+        usable = cores.usable()
+        own = cores.of_load_workers(usable, self._servers_cores, self._count)
+        return [] if own == usable else sorted(own)
+
     def _get_help(self, client: ClientEvidence) -> None:
         """More workers for the next trial when one was busy for most of its time, and nobody said how many."""
         if self._fixed or client.cpu_share <= _BUSY:
             return
-        most = max(1, _cores() - self._beside_server)  # which needs one too
+        most = max(1, cores.count() - self._beside_server)  # which needs one too
         self._count = max(self._count, min(most, math.ceil(sum(client.cpu_shares) / _AT_EASE)))
 
     def _warn_of_lengths(self, records: Records) -> None:
@@ -233,10 +243,6 @@ def open_session(
         yield session
     finally:
         session.close()
-
-
-def _cores() -> int:
-    return len(os.sched_getaffinity(0)) if sys.platform == "linux" else os.cpu_count() or 1
 
 
 def _outcome(facts: dict[str, Any], records: Records, stop: Stop | None) -> Outcome:

@@ -25,6 +25,7 @@ from redline.loadgen.sources import describe
 from redline.loadgen.spec import TrialSpec
 from redline.loadgen.trial import Run
 from redline.model import RedlineError
+from redline.process.cores import keep_to
 from redline.process.priority import run_first, wake_promptly
 
 _UNDRAINED_BYTES = 8_000_000  # more than this not yet taken by the driver: wait with the next report
@@ -104,6 +105,7 @@ class Worker(asyncio.Protocol):
     async def _measure(self, facts: wire.Header) -> None:
         assert self._target is not None  # the driver opens first
         assert self._pool is not None
+        keep_to(facts["cores"])
         spec = TrialSpec(**facts["spec"])
         limit = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
         if spec.by == "concurrency" and spec.own(spec.load) + _SPARE_FILES > limit:

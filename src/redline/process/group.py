@@ -18,6 +18,7 @@ from pathlib import Path
 from types import FrameType
 
 from redline.model import Interrupted, RedlineError
+from redline.process.cores import ANY, Cores, starting_on
 from redline.process.table import Process, carries, look, table
 
 MARK = "REDLINE_SERVER"
@@ -63,13 +64,18 @@ def new_marker(stop: Sequence[str] = ()) -> Marker:
     return Marker(uuid=uuid.uuid4().hex, stop=tuple(stop))
 
 
-def start(argv: Sequence[str], *, env: Mapping[str, str], log: Path, marker: Marker | None = None) -> Group:
-    """Start a command in a new session, its output appended to `log`; `env` is added to our own environment."""
+def start(
+    argv: Sequence[str], *, env: Mapping[str, str], log: Path, marker: Marker | None = None, cores: Cores = ANY
+) -> Group:
+    """Start a command in a new session, its output appended to `log`; `env` is added to our own environment.
+
+    It begins on these `cores`, and may choose others itself.
+    """
     marker = marker or new_marker()
     # Without SPT_NOENV, engines that set their process title (vLLM) overwrite the environment by which we find them.
     environment = {**os.environ, "SPT_NOENV": "1", **env, MARK: marker.uuid, "PATH": _path(env)}
     log.parent.mkdir(parents=True, exist_ok=True)
-    with shielded(), log.open("ab") as output:
+    with shielded(), log.open("ab") as output, starting_on(cores):
         try:
             leader = subprocess.Popen(
                 list(argv),

@@ -10,7 +10,8 @@ from typing import TypeAlias
 
 from redline import loadgen, search, verdict
 from redline.bench import CommandSession
-from redline.model import Case, CommandWorkload, Endpoint, ServerConfig, Session, Workload
+from redline.model import Case, CommandWorkload, Endpoint, Experiment, ServerConfig, Session, Workload
+from redline.process.cores import ANY, Cores, of_a_server, usable
 from redline.runner.lab import Lab, Subject, seeds
 from redline.server import Note, attach, launch
 
@@ -27,13 +28,21 @@ class Keeper:
     warn: Callable[[str], None] = field(default=lambda text: None)  # noqa: ARG005 - to nobody
 
 
-def local_lab(keeper: Keeper, seed: int | None = None, load_workers: int | None = None) -> Lab:
-    """Launches or attaches to servers, and measures with the built-in generator or the workload's command."""
+def server_cores(experiment: Experiment) -> Cores:
+    """What is left to servers that are launched here: the built-in generator has cores of its own where it is used."""
+    built_in = any(isinstance(workload, Workload) for workload in experiment.workloads)
+    return of_a_server(usable(), experiment.goal.load_workers or 1) if built_in else ANY
+
+
+def local_lab(keeper: Keeper, seed: int | None = None, load_workers: int | None = None, cores: Cores = ANY) -> Lab:
+    """Launches servers on these `cores`, or attaches to them; measures with the built-in generator or the workload's
+    command.
+    """
 
     def connect(config: ServerConfig) -> AbstractContextManager[Subject]:
         if config.attached:
             return attach(config)
-        return launch(config, keeper.log_dir(config.name or "server"), keeper.note, keeper.warn)
+        return launch(config, keeper.log_dir(config.name or "server"), keeper.note, keeper.warn, cores)
 
     def open_session(endpoint: Endpoint, case: Case) -> AbstractContextManager[Session]:
         name = "-".join(part for part in (case.server.name, case.workload.name) if part)

@@ -13,6 +13,7 @@ from typing import TypeAlias
 from redline import process
 from redline.model import Endpoint, RedlineError, ServerConfig, Session, UsageError
 from redline.process import Group, Marker
+from redline.process.cores import ANY, Cores
 from redline.server import address, readiness
 from redline.server.ask import NoReplyError, ask, expand, headers_of
 from redline.server.idle import Stillness
@@ -122,9 +123,15 @@ def _to_nobody(told: object) -> None: ...
 
 @contextmanager
 def launch(
-    config: ServerConfig, log_dir: Path, note: Note = _to_nobody, warn: Callable[[str], None] = _to_nobody
+    config: ServerConfig,
+    log_dir: Path,
+    note: Note = _to_nobody,
+    warn: Callable[[str], None] = _to_nobody,
+    cores: Cores = ANY,
 ) -> Iterator[Server]:
     """Start a server, hand it out when it is ready, and stop it: all of it, its workers too.
+
+    It begins on these `cores`; none: on ours.
 
     `note` gets a marker before the server starts and again when its pid is known, and None when nothing is
     left of it; `warn` gets what went wrong while it stopped.
@@ -140,7 +147,7 @@ def launch(
     env = {name: expand(value, where) for name, value in config.env.items()}
     address.require_free(url)
     memory_mib = gpu_memory_mib()
-    launched = _Launched(config=filled, url=url, env=env, log_dir=log_dir, note=note, warn=warn)
+    launched = _Launched(config=filled, url=url, env=env, log_dir=log_dir, note=note, warn=warn, cores=cores)
     hurried = False
     try:
         launched.start()
@@ -178,6 +185,7 @@ class _Launched:
     log_dir: Path
     note: Note
     warn: Callable[[str], None]
+    cores: Cores
     marker: Marker = field(init=False)
     group: Group | None = None
 
@@ -187,7 +195,7 @@ class _Launched:
         with process.shielded():
             argv = self.config.command or self.config.start or ()
             log = _fresh(self.log_dir, "server")
-            self.group = process.start(argv, env=self.env, log=log, marker=self.marker)
+            self.group = process.start(argv, env=self.env, log=log, marker=self.marker, cores=self.cores)
             self.marker = self.group.marker
             self.note(self.marker)
 
