@@ -1,5 +1,8 @@
 """Traces of other people: what is read from them, and what is said of lines that cannot be."""
 
+import csv
+import io
+import json
 from pathlib import Path
 
 import pytest
@@ -27,6 +30,45 @@ def test_published_formats_are_read_as_they_are(name, times_s, prompts, outputs)
     assert prompts == list(trace.prompt_tokens)[: len(prompts)]
     assert outputs == list(trace.output_tokens)[: len(outputs)]
     assert trace.has_lengths
+
+
+def as_csv(text: str) -> str:
+    rows = [json.loads(line) for line in text.splitlines()]
+    cells = [{name: json.dumps(v) if isinstance(v, list) else v for name, v in row.items()} for row in rows]
+    out = io.StringIO()
+    writer = csv.DictWriter(out, list(cells[0]))
+    writer.writeheader()
+    writer.writerows(cells)
+    return out.getvalue()
+
+
+def as_jsonl(text: str) -> str:
+    return "\n".join(json.dumps(row) for row in csv.DictReader(io.StringIO(text)))
+
+
+@pytest.mark.parametrize(
+    ("name", "turned"), [("azure.csv", as_jsonl), ("mooncake.jsonl", as_csv), ("burstgpt.csv", as_jsonl)]
+)
+def test_published_formats_are_read_as_csv_and_as_jsonl(name, turned):
+    text = (TRACES / name).read_text()
+    one, other = parse_trace(text, name), parse_trace(turned(text), name)
+
+    assert (one.times_s, one.prompt_tokens, one.output_tokens) == (
+        other.times_s,
+        other.prompt_tokens,
+        other.output_tokens,
+    )
+    assert (one.blocks, one.block_ends) == (other.blocks, other.block_ends)
+
+
+def test_blocks_of_prompts_are_numbered_in_the_order_in_which_they_come():
+    trace = parse_trace((TRACES / "mooncake.jsonl").read_text(), "m")
+    named = '{"t": 1, "in": 5, "out": 5, "hash_ids": ["b", "a"]}\n{"t": 2, "in": 5, "out": 5}'
+
+    assert [[0, 1, 2], [0, 1, 3], [0, 4]] == [list(trace.blocks_of(entry)) for entry in range(3)]
+    assert trace.has_blocks
+    assert [[0, 1], []] == [list(parse_trace(named, "n").blocks_of(entry)) for entry in range(2)]
+    assert not parse_trace((TRACES / "azure.csv").read_text(), "a").has_blocks
 
 
 def test_requests_of_no_tokens_are_left_out():
@@ -60,6 +102,8 @@ def test_blank_lines_line_ends_and_byte_order_marks_do_not_matter(text):
         ('{"timestamp": 0}\n\n{"timestamp"\n', "line 3: is no JSON"),
         ('{"timestamp": 0}\n[1]\n', "line 2: must be an object"),
         ('{"timestamp": true}\n', "line 1: True is no time"),
+        ('{"t": 0, "in": 3, "out": 3, "hash_ids": 7}\n', "line 1: hash_ids: 7 is no list of numbers or names"),
+        ('t,in,out,hash_ids\n0,3,3,"[1, 2.5]"\n', "line 2: hash_ids: '[1, 2.5]' is no list"),
         ("", "holds 0 requests"),
         ("timestamp,in,out\n0,5,5\n1,5,0\n", "holds 1 requests besides 1 of no tokens"),
         ("timestamp\n4\n4\n", "came at one time"),

@@ -22,7 +22,16 @@ class Trace:
         default_factory=lambda: array("i"), compare=False, repr=False
     )  # none: not in the file
     output_tokens: array[int] = field(default_factory=lambda: array("i"), compare=False, repr=False)
+    blocks: array[int] = field(
+        default_factory=lambda: array("i"), compare=False, repr=False
+    )  # of all prompts, one after the other: those of one number have the same text, and the same before it
+    block_ends: array[int] = field(default_factory=lambda: array("q"), compare=False, repr=False)
     has_lengths: bool = True  # those of the file are used
+    has_blocks: bool = False  # those of the file are used
+
+    def blocks_of(self, entry: int) -> array[int]:
+        """The blocks at the start of a prompt."""
+        return self.blocks[self.block_ends[entry - 1] if entry else 0 : self.block_ends[entry]]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

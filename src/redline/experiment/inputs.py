@@ -92,7 +92,8 @@ def remembered(directory: Path) -> Load:
         if (facts := known.get(name)) is None:
             return read.trace(name)
         found = lengths(facts)
-        file = Trace(file=name, sha256=facts["sha256"], has_lengths=found["prompt"] is not None)
+        blocks = facts.get("blocks", False)
+        file = Trace(file=name, sha256=facts["sha256"], has_lengths=found["prompt"] is not None, has_blocks=blocks)
         return Described(file=file, **found)
 
     def dataset(name: str, by: str | None) -> Described[Dataset]:
@@ -124,7 +125,8 @@ def noted(workloads: Iterable[Workload | CommandWorkload]) -> dict[str, str]:
             continue
         vocabulary = workload.tokenizer
         if (trace := workload.trace) is not None:
-            known[trace.file] = {"sha256": trace.sha256, "requests": len(trace.times_s), **_described(trace)}
+            facts = {"sha256": trace.sha256, "requests": len(trace.times_s), "blocks": bool(trace.blocks)}
+            known[trace.file] = {**facts, **_described(trace)}
         if (dataset := workload.dataset) is not None:
             facts = {"sha256": dataset.sha256, "prompts": len(dataset.sizes), **_described(dataset)}
             known[_counted(dataset.file, vocabulary.file if vocabulary else None)] = facts

@@ -131,7 +131,8 @@ def _workload_content(workload: Workload | CommandWorkload) -> dict[str, object]
     plain = asdict(Workload(name="", prompt=workload.prompt, output=workload.output))
     content = asdict(replace(workload, name="", trace=None, dataset=None, tokenizer=None))
     if (trace := workload.trace) is not None:
-        content["trace"] = {"sha256": trace.sha256, "lengths": trace.has_lengths}
+        blocks = {"blocks": True} if trace.has_blocks else {}
+        content["trace"] = {"sha256": trace.sha256, "lengths": trace.has_lengths, **blocks}
     if (dataset := workload.dataset) is not None:
         content["dataset"] = {"sha256": dataset.sha256, "lengths": dataset.has_lengths}
     if workload.tokenizer is not None:

@@ -196,7 +196,9 @@ def _built_in(name: str, settings: Mapping[str, Any]) -> Workload | None:
         return None
     overrides = {key: settings[key] for key in _OVERRIDES if key in settings}
     if traced is not None:
-        trace = replace(traced.file, has_lengths=traced.file.has_lengths and not own)
+        has_lengths = traced.file.has_lengths and not own
+        has_blocks = traced.file.has_blocks and has_lengths and not {"prefix", "turns"} & settings.keys()
+        trace = replace(traced.file, has_lengths=has_lengths, has_blocks=has_blocks)
         overrides = {"arrivals": "trace", **overrides, "trace": trace}
     if written is not None:
         has_lengths = written.file.has_lengths and "output" not in settings
@@ -236,7 +238,8 @@ def _contradictions(workload: Workload, settings: Mapping[str, Any]) -> list[tup
         found.append(("min_tokens", "min_tokens needs ignore_eos = false: else outputs are as long as asked"))
     if workload.min_tokens is not None and workload.min_tokens > (workload.max_tokens or math.inf):
         found.append(("min_tokens", f"min_tokens is above max_tokens = {workload.max_tokens}"))
-    if workload.repeat and workload.dataset is None and workload.prefix is None:
+    common = workload.prefix is not None or (workload.trace is not None and workload.trace.has_blocks)
+    if workload.repeat and workload.dataset is None and not common:
         found.append(("repeat", "repeat needs dataset or prefix: nothing else of a made-up prompt can repeat"))
     if workload.arrivals == "trace" and workload.trace is None:
         found.append(("arrivals", 'arrivals = "trace" needs trace, a file with times'))

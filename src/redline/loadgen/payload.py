@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections import deque
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 from urllib.parse import urlsplit
@@ -15,7 +15,7 @@ from redline import lengths
 from redline.loadgen.prompts import Prompts
 from redline.loadgen.written import Written, in_api, opened
 from redline.model import Endpoint, UsageError, Workload
-from redline.prefixes import group_of, shared
+from redline.prefixes import BLOCK_TOKENS, blocks_of, group_of, has_blocks, shared
 
 PATHS = {"chat": "/v1/chat/completions", "completions": "/v1/completions"}
 _BLOCK = 256  # lengths are drawn this many at a time
@@ -127,7 +127,9 @@ class Payloads:
         self.workload, self.shape, self._seed = workload, shape, seed
         words = workload.tokenizer.words if workload.tokenizer is not None else ()
         self._prompts = Prompts(seed, shape.ids, words)
-        self._groups = Prompts(0, shape.ids, words) if workload.repeat and workload.prefix else self._prompts
+        self._has_blocks = has_blocks(workload)
+        common = workload.prefix or self._has_blocks
+        self._groups = Prompts(0, shape.ids, words) if workload.repeat and common else self._prompts
         self._head = _head(target, "POST", PATHS[workload.api], True)
         options: dict[str, Any] = {"model": model, "stream": True}
         if shape.include_usage:
@@ -183,13 +185,27 @@ class Payloads:
         return self._saying(b"%s%s%s" % (self._before, self._text(i, count).encode(), self._after), tokens_asked)
 
     def _text(self, i: int, count: int) -> str:
-        """Words or ids: first what the request's group has in common, then those that are its own."""
+        """Words or ids: first what the request has in common with others, then those that are its own."""
+        if self._has_blocks:
+            return self._of_blocks(blocks_of(self.workload, self._seed, i), i, count)
         prefix = self.workload.prefix
         common = 0 if prefix is None else shared(prefix, count, self.shape.tokens_per_word)
         if prefix is None or not common:
             return self._prompts.text(i, count)
         group = group_of(prefix, self._seed, i)
         parts = self._groups.text(-1 - group, common), self._prompts.text(i, count - common)
+        return self._prompts.joint.join(parts)
+
+    def _of_blocks(self, blocks: Sequence[int], i: int, count: int) -> str:
+        """The text of each block, the last one cut, and what is left of the request's own."""
+        parts, done = [], 0
+        for number, block in enumerate(blocks, 1):
+            end = min(round(number * BLOCK_TOKENS / self.shape.tokens_per_word), count)
+            if end > done:
+                parts.append(self._groups.text(-1 - block, end - done))
+                done = end
+        if count > done:
+            parts.append(self._prompts.text(i, count - done))
         return self._prompts.joint.join(parts)
 
     def words(self, i: int, tokens: int) -> str:

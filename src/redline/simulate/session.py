@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from redline import lengths
 from redline.model import ClientEvidence, Failed, Measured, Outcome, Probe, Stop, Watch, Workload
-from redline.prefixes import group_of, shared
+from redline.prefixes import BLOCK_TOKENS, blocks_of, group_of, has_blocks, shared
 from redline.records import Ints, Records, Status
 from redline.simulate.cache import BLOCK
 from redline.simulate.columns import Columns, gaps_of, stays_of
@@ -93,6 +93,7 @@ class Run:
         self._held: deque[Request] = deque()  # due, and waiting for a place
         self._engine = Engine(profile, seed, age_s=age_s)
         self._prefix, self._seed = workload.prefix, seed
+        self._workload = workload
         self._lengths = _lengths(workload, seed)
         self._users = Users(workload, probe.by, probe.load, seed, probe.spread_s)
         self._turns: dict[int, Turn] = {}  # of the users who will be back
@@ -281,8 +282,12 @@ class Run:
             self._over_s = at_s
 
     def _blocks(self, number: int, prompt: int) -> tuple[int, ...]:
-        """Blocks of the prompt: those that its group has in common, and its own."""
+        """Blocks of the prompt: those that it has in common with others, and its own."""
         prefix, whole = self._prefix, prompt // BLOCK
+        if has_blocks(self._workload):
+            of_trace, each = blocks_of(self._workload, self._seed, number), BLOCK_TOKENS // BLOCK
+            ours = [(-1 - block) * _FAR + n for block in of_trace for n in range(each)][:whole]
+            return (*ours, *(number * _FAR + n for n in range(len(ours), whole)))
         common = 0 if prefix is None else shared(prefix, prompt) // BLOCK
         group = 0 if prefix is None else group_of(prefix, self._seed, number)
         return tuple((-1 - group) * _FAR + n if n < common else number * _FAR + n for n in range(whole))
