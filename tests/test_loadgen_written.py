@@ -1,6 +1,7 @@
 """Prompts of a file on their way: each as it is written, none twice alike unless asked for."""
 
 import json
+from array import array
 from dataclasses import replace
 from pathlib import Path
 
@@ -208,6 +209,19 @@ def test_prompts_go_to_the_worker_as_columns():
     inputs = {name: bytes(memoryview(column).cast("B")) for name, column in inputs_of(its).items() if len(column)}
 
     there = workload_from(json.loads(json.dumps(to_json(its))), inputs)
+
+
+def test_prompts_that_two_tokenizers_count_are_left_out_by_what_each_counts():
+    text = "\n".join(json.dumps({"prompt": "a b c d"[: 2 * n + 1]}) for n in range(4))
+    by_words, by_bytes = (
+        replace(parse_dataset(text, "p.jsonl", count), most_tokens=3)
+        for count in (
+            lambda texts: array("i", [len(text.split()) for text in texts]),
+            lambda texts: array("i", [len(text) for text in texts]),
+        )
+    )
+
+    assert [3, 2, 3] == [lengths.usable_prompts(dataset) for dataset in (by_words, by_bytes, by_words)]
 
     assert its == there
     assert texts(its, 30) == texts(there, 30)

@@ -46,8 +46,8 @@ class Dataset:
     field_ends: array[int] = field(default_factory=lambda: array("q"), compare=False, repr=False)
     sizes: array[int] = field(default_factory=lambda: array("i"), compare=False, repr=False)  # bytes of text
     prompt_tokens: array[int] = field(
-        default_factory=lambda: array("i"), compare=False, repr=False
-    )  # none: estimated by the bytes
+        default_factory=lambda: array("i"), hash=False, repr=False
+    )  # none: estimated by the bytes; another tokenizer counts others in the same file
     output_tokens: array[int] = field(
         default_factory=lambda: array("i"), compare=False, repr=False
     )  # none: not in the file
