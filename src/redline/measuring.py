@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import secrets
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack
@@ -140,13 +141,15 @@ class Found:
 
 
 def prepare(url: str, slas: Sequence[str], options: Mapping[str, Any], extent: Extent, saying: Saying) -> Plan:
-    """What to measure; UsageError has everything that is wrong with it."""
+    """What to measure, its seed drawn where none is given; UsageError has everything that is wrong with it."""
     experiment = loads_of(url, slas, options)
     if experiment.goal.curve:
         raise UsageError("--loads auto belongs to redline find and redline run; give loads such as 1,2,4")
     if not experiment.goal.loads:
         raise UsageError("at which load? Add --rate 8, --concurrency 16 or --loads 1,2,4")
-    return Plan(experiment=experiment, extent=extent, saying=saying)
+    goal = experiment.goal
+    goal = replace(goal, seed=secrets.randbits(31) if goal.seed is None else goal.seed)
+    return Plan(experiment=replace(experiment, goal=goal), extent=extent, saying=saying)
 
 
 # ---- measuring -------------------------------------------------------------------------------------------------------
@@ -169,7 +172,8 @@ def measure(plan: Plan, emit: Emit) -> Found:
         began = time.monotonic()
         subject = stack.enter_context(attach(config))
         emit(ServerReady(server=config, endpoint=subject.endpoint, took_s=time.monotonic() - began))
-        session = stack.enter_context(open_session(subject.endpoint, plan.workload, load_workers=goal.load_workers))
+        workload = _opened(plan.workload)
+        session = stack.enter_context(open_session(subject.endpoint, workload, load_workers=goal.load_workers))
         for number, load in enumerate(goal.loads, 1):
             by_hand = _ByHand(number=number, seed=seeds(goal.seed)(number))
             setting = Setting(lab=by_hand.lab(), case=case, subject=subject, session=session, emit=emit)
@@ -188,6 +192,14 @@ def measure(plan: Plan, emit: Emit) -> Found:
             if getattr(trial.outcome, "server_died", False):
                 break
     return Found(rows=tuple(rows))
+
+
+def _opened(workload: Workload) -> Workload:
+    """Prompts of a file begin with words of their own: the server may hold them since an earlier measurement."""
+    dataset = workload.dataset
+    if dataset is None or workload.repeat:
+        return workload
+    return replace(workload, dataset=replace(dataset, first=len(dataset.sizes)))
 
 
 @dataclass(slots=True, kw_only=True)
@@ -266,7 +278,7 @@ def _ours(plan: Plan, row: Row, outcome: Measured, records: Records) -> dict[str
         "unit": UNITS[goal.by],
         "offered_per_s": _offered_per_s(records) if goal.by == "rate" else None,
         "workload": plan.workload.name,
-        "seed": trial.seed,
+        "seed": goal.seed,
         "started": trial.started,
         "cut_short": row.cut_short,
         "unfinished": int(records.running.sum()),

@@ -100,6 +100,6 @@ class Place:
         if self._used <= whole:
             return None
         return (
-            f"{dataset.file} has {whole:,} prompts, and this server had them before: "
-            "each repeat begins with a few words of its own, so that no prefix cache holds it"
+            f"{dataset.file} has {whole:,} prompts, and this server had them before, or may have: each repeat begins "
+            "with a few words of its own, so that no prefix cache holds it (repeat = true sends them as they are)"
         )
