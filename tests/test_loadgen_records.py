@@ -87,19 +87,50 @@ def test_records_of_several_workers_never_change_what_was_seen(data):
         assert earlier == seen[-1][: len(earlier)]
 
 
-def test_a_long_trial_is_kept_in_few_bytes():
-    many, each = 100_000, 5_000
+@pytest.mark.parametrize(("holds", "most"), [(False, 110), (True, 180)])
+def test_a_long_trial_is_kept_once_in_few_bytes(holds, most):
+    """Beside the records that were seen last, where somebody holds those."""
+    many, each = 100_000, 2_000
+    records = None
     tracemalloc.start()
     collector = Collector()
     for first in range(0, many, each):
         collector.add(rows([(i, (7, 7), Status.OK) for i in range(first, first + each)], "done"))
+        if not holds:
+            del records
         records = collector.records(1.0)
     kept, peak = tracemalloc.get_traced_memory()
     tracemalloc.stop()
 
     assert len(records) == many
-    assert kept < 250 * many  # what is settled, and the records made of it: a million requests in 250 MB
-    assert peak < 400 * many
+    assert kept < 75 * many  # 65 of columns: a million requests in 75 MB
+    assert peak < most * many
+
+
+def test_what_was_seen_before_stays_as_it_was():
+    collector = Collector()
+    collector.add(rows([(0, (5,), Status.OK)], "done") | rows([(1, (6,), Status.RUNNING)], "live"))
+    before = collector.records(1.0)
+    collector.add(rows([(1, (6, 7), Status.OK)], "done") | rows([(2, (), Status.RUNNING)], "live"))
+    after = collector.records(2.0)
+
+    assert ([0, 1], [Status.OK, Status.RUNNING], [5, 6]) == (
+        before.scheduled_s.tolist(),
+        before.status.tolist(),
+        before.gaps_us.tolist(),
+    )
+    assert ([0, 1, 2], [5, 6, 7]) == (after.scheduled_s.tolist(), after.gaps_us.tolist())
+
+
+def test_evidence_of_many_gaps_takes_no_copy_of_all():
+    gaps_us = np.tile(np.array([0, 10_000, 20_000, 20_000, 30_000], np.int32), 1_000_000)
+    tracemalloc.start()
+    client = evidence(delays_us=[9_000] * 10 + [11_000] * 10, gaps_us=gaps_us)
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+
+    assert client.merged_reads == pytest.approx(0.5)
+    assert peak < 45_000_000  # of which 20 are the gaps themselves
 
 
 def test_no_reports_are_no_requests():

@@ -50,15 +50,22 @@ class Collector:
         self._settle()
 
     def records(self, now_s: float) -> Records:
-        """Everything that all workers have told of, as seen at `now_s`."""
-        self._settled = [_joined(self._settled)] if self._settled else []
+        """Everything that all workers have told of, as seen at `now_s`.
+
+        What is settled then lies in the records' own columns, and nowhere else.
+        """
         unsettled = _ordered(_joined([self._open, *self._live]))
         told = int(np.searchsorted(unsettled["scheduled_s"], min(self._until_s)))
-        everything = _joined([*self._settled, _slice(unsettled, 0, told)])
-        offsets = np.concatenate([[0], np.cumsum(everything.pop("gap_count"), dtype=np.int64)])
-        del everything["i"]
+        settled = sum(len(part["scheduled_s"]) for part in self._settled)
+        everything = _moved([*self._settled, _slice(unsettled, 0, told)])
+        offsets = _offsets(everything["gap_count"])
+        self._settled = [
+            {name: column[: offsets[settled] if name == "gaps_us" else settled] for name, column in everything.items()}
+        ]
+        del everything["gap_count"]
         if not everything["held_s"].any():
             everything["held_s"] = np.zeros(0)
+            self._settled[0]["held_s"] = np.broadcast_to(np.float64(0.0), settled)  # which takes no memory
         return Records(observed_s=now_s, gap_offsets=offsets, **everything)  # type: ignore[arg-type]  # by name
 
     def _settle(self) -> None:
@@ -81,8 +88,20 @@ def _joined(parts: list[_Columns]) -> _Columns:
     return {name: np.concatenate([part[name] for part in parts]) for name in _TYPES}
 
 
+def _moved(parts: list[_Columns]) -> _Columns:
+    """The same without their numbers; each part gives its columns away, or a long trial would be there twice."""
+    return {name: np.concatenate([part.pop(name) for part in parts]) for name in _TYPES if name != "i"}
+
+
+def _offsets(gap_counts: NDArray[np.generic]) -> NDArray[np.int64]:
+    """Where the gaps of each request begin, and where those of the last one end."""
+    offsets = np.zeros(len(gap_counts) + 1, np.int64)
+    np.cumsum(gap_counts, out=offsets[1:])
+    return offsets
+
+
 def _slice(rows: _Columns, start: int, end: int) -> _Columns:
-    ends = np.concatenate([[0], np.cumsum(rows["gap_count"], dtype=np.int64)])
+    ends = _offsets(rows["gap_count"])
     part = {name: rows[name][start:end] for name in _TYPES if name != "gaps_us"}
     return part | {"gaps_us": rows["gaps_us"][ends[start] : ends[end]]}
 
