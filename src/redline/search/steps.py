@@ -37,13 +37,17 @@ def next_step(evidence: Sequence[Trial], sla: Sla, goal: Goal) -> Probe | Answer
 
 
 def _step(state: State) -> Probe | Answer:
-    if (found := _settled(state)) or (found := obstacle(state)):
+    narrowed = _narrow(state, state.belief) if state.belief and not state.goal.lists else None
+    if isinstance(narrowed, Answer) and _stands(state, narrowed):
+        return narrowed
+    if found := obstacle(state):
         return found
     if state.goal.curve:
         return curve.step(state, _list)
     if state.goal.loads:
         return _list(state)
-    step = _scout(state) or _narrow(state)
+    step = _scout(state) or narrowed
+    assert step is not None  # there is a belief once the range is known
     if isinstance(step, Answer):
         return step
     if reason := over_budget(state, step):
@@ -51,15 +55,10 @@ def _step(state: State) -> Probe | Answer:
     return step
 
 
-def _settled(state: State) -> Answer | None:
-    """An answer that stands: what was measured since for other SLAs, at loads of their own, takes nothing from it."""
-    if state.goal.lists or state.belief is None:
-        return None
-    step = _narrow(state)
-    if not isinstance(step, Answer) or step.evidence not in ("edge", "floor"):
-        return None
-    within = step.high or step.capacity or 0.0
-    return None if any(t.probe.load <= within for t in deaths(state)) else step
+def _stands(state: State, found: Answer) -> bool:
+    """What was measured since for other SLAs, at loads of their own, takes nothing from a capacity that was found."""
+    within = found.high or found.capacity or 0.0
+    return found.evidence in ("edge", "floor") and not any(t.probe.load <= within for t in deaths(state))
 
 
 def next_job(evidence: Sequence[Trial], slas: Sequence[Sla], goal: Goal) -> tuple[Sla, Probe] | list[Answer]:
@@ -173,10 +172,9 @@ def _error_text(state: State) -> str | None:
 # ---- the capacity ----------------------------------------------------------------------------------------------------
 
 
-def _narrow(state: State) -> Probe | Answer:
+def _narrow(state: State, belief: Belief) -> Probe | Answer:
     """The ends of the range first; then the belief, until it is narrow, supported at the capacity, broken above."""
-    belief, goal = state.belief, state.goal
-    assert belief is not None  # _scout saw to it
+    goal = state.goal
     if step := _at_the_ends(state, belief):
         return step
     capacity = _capacity(state, belief)
