@@ -22,6 +22,7 @@ from redline.model import (
     Workload,
 )
 from redline.search import answer_now, budget_note, next_job, next_step
+from redline.search.state import state_of
 from redline.simulate.profiles import PROFILES, Faults
 from redline.simulate.session import VirtualSession
 from redline.sla import parse_sla
@@ -519,3 +520,16 @@ def test_the_highest_load_allowed_is_sustained_too():
 
     assert ("floor", 20.0) == (answer.evidence, answer.capacity)
     assert ["hold"] == [t.probe.kind for t in evidence if t.probe.kind == "hold"]
+
+
+def test_users_who_pause_are_known_to_send_less():
+    users, per_s = 20.0, 2.0  # an answer takes each of them one second, and then nine go by
+    probe = Probe(by="concurrency", load=users, kind="main", need={c.text: 200 for c in SLA.criteria}, spread_s=5.0)
+    found = records(200, per_s)
+    seen = trial(Measured(stop=Stop(reason="full", at_s=found.observed_s), duration_s=found.observed_s,
+                          client=ClientEvidence(), records=found), probe)  # fmt: skip
+
+    state = state_of([seen], SLA, CLOSED)
+
+    assert 200 / per_s < state.planned_s(probe) < 1.2 * 200 / per_s
+    assert state.max_s(users, "main", probe.need) > 8 * 200 / per_s

@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from redline import stats
-from redline.model import Criterion, Measured, Sla, Trial
+from redline.model import Criterion, Measured, Probe, Sla, Trial
 from redline.records import Records
 from redline.sla import allowed_share, metric_of, parse_criterion
 from redline.verdict import usable
@@ -23,6 +23,7 @@ Role: TypeAlias = Literal["full", "over", "fail", "scout", "silent"]
 
 MIN_JUDGED = 20  # fewer requests say nothing
 BAD_SCOUT = 1.3  # times the bound
+PAUSE = 0.9  # a smaller share of users that wait for answers is the work of pauses, not of chance
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -42,6 +43,7 @@ class Reading:
     arrival_cv2: float = 1.0  # of the gaps between arrivals: 1 is Poisson, more is burstier
     mean_e2e_s: float = 1.0
     p90_e2e_s: float = 1.0
+    busy: float = 1.0  # share of a closed loop's users that wait for an answer; the others pause
     runs: int = 0  # of a command, where a criterion rests on its totals; else 0
 
     @property
@@ -130,7 +132,14 @@ def _read(key: _Same, sla: Sla) -> Reading | None:
         return _read_totals(trial, outcome, sla) if outcome.aggregates else None
     records, reason = outcome.records, outcome.stop.reason
     around = window_of(records, 0.0)
-    plain = Reading(trial=trial, role="silent", tallies={}, mean_e2e_s=around.mean_e2e_s, p90_e2e_s=around.p90_e2e_s)
+    plain = Reading(
+        trial=trial,
+        role="silent",
+        tallies={},
+        mean_e2e_s=around.mean_e2e_s,
+        p90_e2e_s=around.p90_e2e_s,
+        busy=_busy(trial.probe, records),
+    )
     if reason == "over":
         return replace(plain, role="over")
     if reason == "fail":
@@ -146,6 +155,17 @@ def _read(key: _Same, sla: Sla) -> Reading | None:
     skip = first_wave(trial.probe)
     looks = {c.text: _on_requests(c, outcome, first_look(c, records, skip)) for c in sla.criteria}
     return replace(plain, role="scout", tallies=looks, runs=_runs(looks, outcome))
+
+
+def _busy(probe: Probe, records: Records) -> float:
+    """The share of users that wait for an answer, once all have come; 1 unless they pause in earnest."""
+    all_s = probe.load * (records.observed_s - probe.spread_s)
+    if probe.by == "rate" or all_s <= 0:
+        return 1.0
+    ended_s = np.where(np.isnan(records.end_s), records.observed_s, records.end_s)
+    waited_s = ended_s - np.maximum(records.scheduled_s, probe.spread_s)
+    busy = float(waited_s[waited_s > 0].sum()) / all_s
+    return busy if 0 < busy < PAUSE else 1.0
 
 
 def _failed(plain: Reading, failed: str, records: Records, sla: Sla) -> Reading:

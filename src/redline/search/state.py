@@ -97,14 +97,13 @@ class State:
         near = self.nearest(load)
         if share < 0.5 or near is None:
             return 0.0
-        per_s = load if self.goal.by == "rate" else load / max(near.mean_e2e_s, 1e-6)
-        return WORTH * per_s * (WARM_UP * near.p90_e2e_s + self._lag_s(near.p90_e2e_s))
+        return WORTH * self._per_s(load, near) * (WARM_UP * near.p90_e2e_s + self._lag_s(near.p90_e2e_s))
 
     def planned_s(self, probe: Probe) -> float:
         """About how long it will take, should nothing end it early."""
         near = self.nearest(probe.load)
         e2e_s, p90_s = (near.mean_e2e_s, near.p90_e2e_s) if near else (1.0, 1.0)
-        per_s = probe.load if probe.by == "rate" else probe.load / max(e2e_s, 1e-6)
+        per_s = self._per_s(probe.load, near)
         if probe.kind == "hold":
             return probe.max_s
         requests = max((self._requests(text, n) for text, n in probe.need.items()), default=0)
@@ -116,13 +115,18 @@ class State:
         """Far more than it should take: a trial must end, whatever the server does."""
         if kind == "hold":  # as long as was asked for, and long enough to be judged
             near = self.nearest(load)
-            p90_s, mean_s = (near.p90_e2e_s, near.mean_e2e_s) if near else (1.0, 1.0)
-            per_s = load if self.goal.by == "rate" else load / max(mean_s, 1e-6)
+            p90_s, per_s = near.p90_e2e_s if near else 1.0, self._per_s(load, near)
             least_s = 1.5 * WARM_UP * p90_s + least_requests(self.sla) / per_s + self._lag_s(p90_s)
             return max(self.goal.sustain_s or 0.0, least_s) + 1.0
         draft = Probe(by=self.goal.by, load=load, kind=kind, need=need)
         planned_s = self.planned_s(draft)
         return max(SCOUT_MAX_S, 8 * planned_s) if kind == "scout" else max(MIN_MAX_S, 8 * planned_s)
+
+    def _per_s(self, load: float, near: Reading | None) -> float:
+        """Requests/s: of users, what they send between their answers and their pauses."""
+        if self.goal.by == "rate":
+            return load
+        return load / max(near.mean_e2e_s / near.busy, 1e-6) if near else load
 
     def requests_left(self) -> int | None:
         if self.goal.max_requests is None:
