@@ -129,8 +129,12 @@ def test_the_users_command_runs_after_each_benchmark(call: Call, tmp_path: Path)
 
 
 def test_the_time_of_a_pair_is_that_of_its_benchmarks_by_the_clock(call: Call, tmp_path: Path) -> None:
+    short = call("-e", "x", "--max-trials", "1", "--max-time", "10ms")
+    count = len(benchmarks(tmp_path))
     done = call("-e", "x", "--max-trials", "1", "--max-time", "60s")  # the first file alone speaks of a minute
 
+    assert (4, 1) == (short.returncode, count), short.stderr
+    assert "the time budget of 0.01 s was used up" in short.stdout
     assert 4 == done.returncode, done.stderr
     assert "the budget of 1 trial was used up" in done.stdout
     assert 3 < len(benchmarks(tmp_path))

@@ -147,8 +147,7 @@ class _Sweep:
             for note in notes:
                 self.voice.remark(note)
             if points:
-                what = f"{points} point{'s' * (points > 1)}"
-                self.voice.remark(f"{pair.label}: wrote {what} into the tree that a kill had kept from it")
+                self.voice.remark(f"{pair.label}: wrote {_points(points)} into the tree that a kill had kept from it")
             if points or not all(own.all_in(self.tree, target) for target in self.asked.targets):
                 self.changed.add(pair.folder)
 
@@ -175,7 +174,7 @@ class _Sweep:
             for trial in trials:
                 self.store.append(trial)
             if trials:
-                self.voice.remark(f"{pair.label}: took over {len(trials)} points of an earlier sweep, as totals")
+                self.voice.remark(f"{pair.label}: took over {_points(len(trials))} of an earlier sweep, as totals")
 
     def run(self, jobs: Sequence[Job]) -> Result:
         before = {key: tuple(trials) for key, trials in self.store.trials.items()}
@@ -263,6 +262,10 @@ class _Sweep:
             self.settled[key] = step
             answers.append(step)
         return answers
+
+
+def _points(count: int) -> str:
+    return f"{count} point{'s' * (count != 1)}"
 
 
 def _left_s(evidence: Sequence[Trial], goal: Goal) -> float:
