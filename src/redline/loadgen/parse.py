@@ -89,8 +89,10 @@ class Response:
         """Take the next bytes, which arrived at `now_ns`."""
         self.arrived_ns = now_ns
         if self._quick:
-            data = bytes(data)
-            if self._like is not None and self._like.fills(data):
+            if data.__class__ is not bytes:
+                data = bytes(data)
+            like = self._like
+            if like is not None and like.fills(data):
                 self._count_token()
                 return
             data = self._read_quickly(data)

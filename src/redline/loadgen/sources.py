@@ -16,7 +16,8 @@ from typing import Any, TypeAlias
 from redline.loadgen.conn import Conn, Source
 from redline.loadgen.stamps import ANCILLARY_SIZE, SO_TIMESTAMPNS
 
-_BUFFER = memoryview(bytearray(65_536))  # shared by all connections: what is read is parsed at once
+_BUFFER = memoryview(bytearray(65_536))  # shared by all transports: what is read is parsed at once
+_MOST_BYTES = 16_384  # of one read; Python makes room for so many, and gives back what is left
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -39,19 +40,18 @@ Connect: TypeAlias = Callable[[asyncio.AbstractEventLoop, Conn, Address], Source
 class SocketSource:
     """A non-blocking socket on the loop's selector: plain http on Linux."""
 
-    __slots__ = ("_buffers", "_conn", "_fd", "_loop", "_receive", "_rest", "_socket", "_why", "_writing")
+    __slots__ = ("_conn", "_fd", "_loop", "_receive", "_rest", "_socket", "_why", "_writing")
 
     def __init__(self, loop: asyncio.AbstractEventLoop, conn: Conn, address: Address) -> None:
         self._loop, self._conn = loop, conn
         self._rest = memoryview(b"")
         self._why = ""  # what sending ran into
         self._writing = True  # on the selector for writing
-        self._buffers = (_BUFFER,)
         self._socket = _socket(address.family)
         self._fd = self._socket.fileno()
         with contextlib.suppress(OSError):  # a kernel without such stamps: reads are stamped when they happen
             self._socket.setsockopt(socket.SOL_SOCKET, SO_TIMESTAMPNS, 1)
-        self._receive = self._socket.recvmsg_into
+        self._receive = self._socket.recvmsg
         error = self._socket.connect_ex(address.sockaddr)
         if error not in (0, errno.EINPROGRESS):
             self._socket.close()
@@ -100,15 +100,15 @@ class SocketSource:
 
     def _readable(self) -> None:
         try:
-            size, ancillary, _, _ = self._receive(self._buffers, ANCILLARY_SIZE)
+            data, ancillary, _, _ = self._receive(_MOST_BYTES, ANCILLARY_SIZE)
         except (BlockingIOError, InterruptedError):
             return
         except OSError as error:
             self._conn.lost(describe(error))
             return
-        if size:
-            arrived_ns = self._conn.stamps.arrived_ns(ancillary, time.monotonic_ns())
-            self._conn.received(bytes(_BUFFER[:size]), arrived_ns)
+        if data:
+            conn = self._conn
+            conn.received(data, conn.stamps.arrived_ns(ancillary, time.monotonic_ns()))
         else:
             self._conn.lost(self._why)
 
