@@ -490,9 +490,11 @@ def test_a_place_that_cannot_be_written_is_named(
 
 def test_a_disk_that_fills_up_ends_the_run_and_keeps_what_was_finished(sim: SimServer, tmp_path: Path) -> None:
     """A limit on the size of files stands for the full disk; it holds for root as well."""
-    loads = ("--loads", "60,400")  # the requests of the second trial need more room
+    find = ("find", sim.url, *FIND, "--out", "kept")
+    redline(*find, "--loads", "60", *BRIEF, cwd=tmp_path)
+    loads = ("--loads", "60,400", "--max-requests", "900")  # the requests of the second trial need more room
 
-    done = redline("find", sim.url, *FIND, *loads, "--out", "kept", cwd=tmp_path, largest_file=20_000)
+    done = redline(*find, *loads, cwd=tmp_path, largest_file=20_000)
 
     assert done.returncode == 1
     assert "" == done.stdout
