@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN    := .venv/bin
 PIP    := $(BIN)/pip --disable-pip-version-check install --quiet
 
-.PHONY: setup setup-dev demo test accuracy check test-real format lock clean
+.PHONY: setup setup-dev demo test check lint types docs accuracy test-real format lock clean
 
 setup: .venv/.setup
 .venv/.setup: requirements.lock pyproject.toml
@@ -24,14 +24,21 @@ demo: setup
 test: setup-dev
 	$(BIN)/pytest
 
+# Tests last and alone: they measure times on this machine.
 check: setup-dev
+	$(MAKE) --no-print-directory --jobs 2 lint types docs accuracy
+	$(MAKE) --no-print-directory test
+
+lint: setup-dev
 	$(BIN)/ruff format --check
 	$(BIN)/ruff check
-	$(BIN)/mypy
 	$(BIN)/lint-imports
+
+types: setup-dev
+	$(BIN)/mypy
+
+docs: setup-dev
 	$(BIN)/cog --check -r README.md docs/*/*.md
-	$(MAKE) --no-print-directory test
-	$(MAKE) --no-print-directory accuracy
 
 # A part of the accuracy suite in virtual time; fails when coverage or cost is worse than its bound.
 accuracy: setup-dev
