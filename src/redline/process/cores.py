@@ -13,18 +13,19 @@ from redline.process.table import listener
 Cores: TypeAlias = frozenset[int]
 ANY: Cores = frozenset()  # nobody chose, or nobody knows
 
-ENOUGH = 4  # for a server and one load worker; with fewer, each is worth more to the server than to us
+ENOUGH = 4  # for a server and a load worker; with fewer, each is worth more to the server than to us
 
 
 # ---- deciding --------------------------------------------------------------------------------------------------------
 
 
-def of_a_server(usable: Cores, workers: int) -> Cores:
-    """The cores that a server which is launched here starts on: all but the last, which are kept for load workers.
+def of_a_server(usable: Cores) -> Cores:
+    """The cores that a server which is launched here starts on: all but the last, which is kept for a load worker.
 
-    All, where these would take more than a quarter.
+    All, where that would take more than a quarter. How many workers there are must not count: trials are pooled
+    whatever their number, so they need a server on the same cores.
     """
-    return usable if len(usable) < ENOUGH * workers else frozenset(sorted(usable)[:-workers])
+    return usable if len(usable) < ENOUGH else frozenset(sorted(usable)[:-1])
 
 
 def of_load_workers(usable: Cores, servers: Cores, workers: int) -> Cores:

@@ -29,9 +29,9 @@ class Keeper:
 
 
 def server_cores(experiment: Experiment) -> Cores:
-    """What is left to servers that are launched here: the built-in generator has cores of its own where it is used."""
+    """What is left to servers that are launched here: the built-in generator has a core of its own where it is used."""
     built_in = any(isinstance(workload, Workload) for workload in experiment.workloads)
-    return of_a_server(usable(), experiment.goal.load_workers or 1) if built_in else ANY
+    return of_a_server(usable()) if built_in else ANY
 
 
 def local_lab(keeper: Keeper, seed: int | None = None, load_workers: int | None = None, cores: Cores = ANY) -> Lab:
