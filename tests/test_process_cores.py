@@ -1,6 +1,7 @@
 """Who runs on which cores: decided on made-up machines, and done on this one."""
 
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -93,6 +94,47 @@ def test_the_cores_of_a_server_are_those_of_its_threads_and_children_too():
         server.stdin.close()
 
     assert {first, last} == found
+
+
+@pytest.fixture
+def threads(monkeypatch, tmp_path: Path) -> Path:
+    """A made-up process 1, which listens, with the threads 1 to 3 on cores 1 to 3, each with a child on core 10 times
+    as high.
+    """
+    for pid, tid in ((1, 1), (1, 2), (1, 3), (10, 10), (20, 20), (30, 30)):
+        thread = tmp_path / f"{pid}/task/{tid}"
+        thread.mkdir(parents=True)
+        (thread / "children").write_text(f"{tid}0 " if pid == 1 else "")
+    monkeypatch.setattr(process.cores, "_PROC", tmp_path)
+    monkeypatch.setattr(process.cores, "listener", lambda port: process.table.Process(1, 1, 1, False, "now"))
+    monkeypatch.setattr(os, "sched_getaffinity", lambda tid: {tid})
+    return tmp_path
+
+
+@pytest.mark.parametrize("ended", [1, 2, 3])
+def test_a_thread_that_ends_while_it_is_looked_at_hides_no_other(monkeypatch, threads: Path, ended):
+    def affinity(tid: int) -> set[int]:
+        if tid == ended:
+            shutil.rmtree(threads / f"1/task/{tid}")
+            raise ProcessLookupError
+        return {tid}
+
+    monkeypatch.setattr(os, "sched_getaffinity", affinity)
+
+    assert {1, 2, 3, 10, 20, 30} - {ended, 10 * ended} == of_listener(80)
+
+
+def test_a_child_that_ends_while_it_is_looked_at_hides_no_other(threads: Path):
+    shutil.rmtree(threads / "20")
+
+    assert {1, 2, 3, 10, 30} == of_listener(80)
+
+
+@pytest.mark.parametrize("unread", ["1/task/2", "30/task/30"])
+def test_where_a_thread_does_not_tell_its_children_nothing_is_known(threads: Path, unread):
+    (threads / unread / "children").unlink()
+
+    assert frozenset() == of_listener(80)
 
 
 def test_of_a_port_on_which_nobody_listens_nothing_is_known():

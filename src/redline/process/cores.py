@@ -13,6 +13,7 @@ from redline.process.table import listener
 Cores: TypeAlias = frozenset[int]
 ANY: Cores = frozenset()  # nobody chose, or nobody knows
 
+_PROC = Path("/proc")
 ENOUGH = 4  # for a server and a load worker; with fewer, each is worth more to the server than to us
 
 
@@ -57,17 +58,36 @@ def of_listener(port: int) -> Cores:
     runs, nor engines that the listening process is itself a child of.
     """
     found = listener(port)
-    return frozenset(_of_threads(found.pid)) if found and hasattr(os, "sched_getaffinity") else ANY
+    if not found or not hasattr(os, "sched_getaffinity"):
+        return ANY
+    try:
+        return frozenset(_of_threads(found.pid))
+    except OSError:  # such as from a kernel that tells no children: a part must not pass for the whole
+        return ANY
 
 
 def _of_threads(pid: int) -> set[int]:
     cores: set[int] = set()
-    with suppress(OSError):  # it ended meanwhile
-        for thread in Path(f"/proc/{pid}/task").iterdir():
+    threads: list[Path] = []
+    children: list[str] = []
+    process = _PROC / str(pid) / "task"
+    with _unless_ended(process):
+        threads += process.iterdir()
+    for thread in threads:
+        with _unless_ended(thread):
             cores |= os.sched_getaffinity(int(thread.name))
-            for child in (thread / "children").read_text().split():
-                cores |= _of_threads(int(child))
-    return cores
+            children += (thread / "children").read_text().split()
+    return cores.union(*(_of_threads(int(child)) for child in children))
+
+
+@contextmanager
+def _unless_ended(entry: Path) -> Iterator[None]:
+    """What cannot be read inside is an error only of a process or thread that is still there."""
+    try:
+        yield
+    except OSError:
+        if entry.exists():
+            raise
 
 
 def keep_to(cores: Collection[int]) -> None:
