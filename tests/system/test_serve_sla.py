@@ -234,6 +234,49 @@ def test_a_point_that_a_kill_kept_from_the_tree_is_in_it_after_the_next_call(cal
     assert "wrote" not in call("-e", "x", "--max-trials", "2").stderr
 
 
+def test_what_a_kill_kept_from_the_table_is_in_it_after_the_next_call(call: Call, tmp_path: Path) -> None:
+    call("-e", "x", "--max-trials", "2")
+    table = tmp_path / "results" / "x" / "summary.csv"
+    whole = table.read_text()
+    table.write_text("".join(whole.splitlines(keepends=True)[:-1]))
+
+    call("-e", "x", "--max-trials", "2")
+
+    assert sorted(_runs_in(whole)) == sorted(_runs_in(table.read_text()))
+
+
+def _runs_in(table: str) -> list[str]:
+    return [row.partition(",")[2] for row in table.splitlines()]
+
+
+def test_a_point_that_was_completed_is_not_told_as_ignored(call: Call, tmp_path: Path) -> None:
+    call("-e", "x", "--max-trials", "1")
+    summary, *_ = (tmp_path / "results" / "x").glob("request_rate=*/summary.json")
+    summary.unlink()
+
+    again = call("-e", "x", "--max-trials", "1", "--resume")
+
+    assert "wrote 1 point into the tree" in again.stderr
+    assert "is ignored" not in again.stderr
+    assert summary.is_file()
+
+
+def test_logs_may_be_a_link_elsewhere(call: Call, tmp_path: Path) -> None:
+    (elsewhere := tmp_path / "elsewhere").mkdir()
+    (own := tmp_path / "results" / "x" / "redline").mkdir(parents=True)
+    (own / "logs").symlink_to(elsewhere)
+
+    done = call("-e", "x", "--max-trials", "1")
+    lost, *_ = own.parent.glob("request_rate=*")
+    shutil.rmtree(lost)
+    again = call("-e", "x", "--max-trials", "1")
+
+    assert 4 == done.returncode, done.stderr
+    assert [*elsewhere.rglob("result.json")]
+    assert "wrote 1 point into the tree" in again.stderr
+    assert lost.is_dir()
+
+
 def test_a_point_whose_results_are_gone_is_named(call: Call, tmp_path: Path) -> None:
     call("-e", "x", "--max-trials", "1")
     tree = tmp_path / "results" / "x"

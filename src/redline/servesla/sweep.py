@@ -71,7 +71,7 @@ def sweep(asked: Asked, voice: Voice) -> Result:
     for note in asked.notes:
         voice.remark(note)
     tree = Tree(folder=asked.folder, variable=asked.variable)
-    points, ignored = tree.read(asked.pairs)
+    points, _ = tree.read(asked.pairs)
     _refuse_unknown(asked, points)
     with process.interruptible(), open_store(asked.own, text, identity(experiment), files=files) as store:
         working = _Sweep(asked=asked, experiment=experiment, pairs=pairs, tree=tree, store=store, voice=voice)
@@ -80,6 +80,7 @@ def sweep(asked: Asked, voice: Voice) -> Result:
         stop_left_behind(store, experiment.servers, working.tell)
         working.complete(jobs)
         if asked.flags.resume is not None:
+            points, ignored = tree.read(asked.pairs)  # anew: completing may have finished some of what was ignored
             for note in ignored:
                 voice.remark(note)
             working.take_over(jobs, points)
@@ -150,6 +151,7 @@ class _Sweep:
                 self.voice.remark(f"{pair.label}: wrote {_points(points)} into the tree that a kill had kept from it")
             if points or not all(own.all_in(self.tree, target) for target in self.asked.targets):
                 self.changed.add(pair.folder)
+        self.tree.complete_table()
 
     def take_over(self, jobs: Sequence[Job], points: Mapping[str, Sequence[Point]]) -> None:
         """Points of the tree that our own experiment does not know become evidence; the others are named."""
@@ -241,14 +243,14 @@ class _Sweep:
                 timeout_s=self.asked.flags.bench_timeout,
             ),
             tree=self.tree,
-            directory=self.store.directory.resolve(),
+            directory=self.store.directory.absolute(),
             log_dir=self._log_dir(case),
             between=self.subject.clean_up if self.subject is not None else lambda: None,
         )
         return nullcontext(self.runs)
 
     def _log_dir(self, case: Case) -> Path:
-        return self.store.log_dir("-".join(name for name in (case.server.name, case.workload.name) if name)).resolve()
+        return self.store.log_dir("-".join(name for name in (case.server.name, case.workload.name) if name)).absolute()
 
     def _next_job(self, evidence: Sequence[Trial], slas: Sequence[Sla], goal: Goal) -> Step:
         """One target after the other, as scripts expect them in the output."""

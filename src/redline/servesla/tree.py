@@ -20,6 +20,7 @@ from redline.store.durable import cannot_write, replace_file
 Run: TypeAlias = Mapping[str, Any]  # the object of one run
 
 SUMMARY = "summary.json"
+TABLE = "summary.csv"
 # What `vllm bench serve --save-detailed` adds: every request, which is kept in our own directory.
 DETAILS = ("input_lens", "output_lens", "start_times", "ttfts", "itls", "generated_texts", "errors")
 _RUN = re.compile(r"run=(\d+)\.json")
@@ -90,7 +91,16 @@ class Tree:
     def write_table(self) -> None:
         every = [run for runs in self.runs.values() for run in runs]
         if every:
-            _replace(self.folder / "summary.csv", table_of(every).encode())
+            _replace(self.folder / TABLE, table_of(every).encode())
+
+    def complete_table(self) -> None:
+        """Write the table where it lacks a run: a kill may come before that, when all else of a point is written."""
+        try:
+            text = (self.folder / TABLE).read_text(encoding="utf-8")
+        except (OSError, ValueError):
+            text = ""
+        if not in_table(text, [run for runs in self.runs.values() for run in runs]):
+            self.write_table()
 
     def read(self, pairs: Sequence[Pair]) -> tuple[dict[str, tuple[Point, ...]], tuple[str, ...]]:
         """The finished points of each pair by its folder, and what is ignored, in words.
@@ -181,6 +191,19 @@ def table_of(runs: Sequence[Run]) -> str:
     for number, run in enumerate(runs):
         rows.writerow([number, *(_cell(run.get(column)) for column in columns)])
     return buffer.getvalue()
+
+
+def in_table(text: str, runs: Sequence[Run]) -> bool:
+    """Does a table as `table_of` writes it hold these runs?"""
+    try:
+        (_, *columns), *rows = csv.reader(io.StringIO(text, newline=""), strict=True)
+    except (csv.Error, ValueError):  # cut off, or empty
+        return not runs
+    there = {tuple(row[1:]) for row in rows}
+    return all(
+        columns and not run.keys() - set(columns) and tuple(str(_cell(run.get(column))) for column in columns) in there
+        for run in runs
+    )
 
 
 def _cell(value: object) -> object:
