@@ -3,6 +3,7 @@
 import math
 import runpy
 from dataclasses import replace
+from functools import cache
 from pathlib import Path
 
 import numpy as np
@@ -12,12 +13,18 @@ from redline.model import Goal, Lengths, Probe, ThinkTime, Workload
 from redline.simulate.find import search_on
 from redline.simulate.profiles import PROFILES
 from redline.simulate.session import Run, VirtualSession
-from redline.simulate.truth import true_capacity
+from redline.simulate.truth import Truth, true_capacity
 from redline.sla import parse_sla
 
 SMALL = replace(PROFILES["demo"], max_num_seqs=8)
 CHAT = Workload(name="chat", prompt=Lengths(mean=128), output=Lengths(mean=24))
 EXAMPLE = Path(__file__).parents[1] / "examples" / "own_simulator.py"
+
+
+@cache
+def truth_within_300ms() -> Truth:
+    """Of the small server alone: two tests hold something against it."""
+    return true_capacity(SMALL, CHAT, parse_sla("p90_ttft_ms<=300"), precision=0.05)
 
 
 def share_over_300ms(load: float, seed: int) -> float:
@@ -48,7 +55,7 @@ def test_what_each_request_alone_decides_has_the_capacity_that_arithmetic_says()
     [("p90_ttft_ms<=5", 0.0), ("p90_tpot_ms<=1s", math.inf), ("p90_ttft_ms<=300, request_throughput>=900", 0.0)],
 )
 def test_what_no_load_or_every_load_meets(sla, capacity):
-    assert true_capacity(SMALL, CHAT, parse_sla(sla), precision=0.05).capacity == capacity
+    assert true_capacity(SMALL, CHAT, parse_sla(sla), precision=0.2).capacity == capacity
 
 
 @pytest.mark.parametrize("by", ["rate", "concurrency"])
@@ -56,12 +63,12 @@ def test_noise_from_run_to_run_and_drift_do_not_move_it(by):
     sla = parse_sla("mean_ttft_ms<=100")
     odd = replace(SMALL, run_noise=0.2, drift_per_s=0.01, cold_factor=2.0, cold_s=100.0)
 
-    assert true_capacity(odd, CHAT, sla, by, precision=0.05) == true_capacity(SMALL, CHAT, sla, by, precision=0.05)
+    assert true_capacity(odd, CHAT, sla, by, precision=0.2) == true_capacity(SMALL, CHAT, sla, by, precision=0.2)
 
 
 def test_the_search_finds_it():
     sla = parse_sla("p90_ttft_ms<=300")
-    truth = true_capacity(SMALL, CHAT, sla, precision=0.02)
+    truth = truth_within_300ms()
     answer, trials = search_on(VirtualSession(SMALL, CHAT), sla, Goal(precision=0.1), seed=1)
 
     assert (answer.evidence, answer.trials) == ("edge", len(trials))
@@ -86,10 +93,10 @@ def test_a_queue_in_the_client_counts_as_one_in_the_server():
     """With a place for each slot nobody waits in the server, and the capacity is that of the server alone."""
     sla = parse_sla("p90_ttft_ms<=300")
     capped = replace(CHAT, max_in_flight=SMALL.max_num_seqs)
-    truth = true_capacity(SMALL, capped, sla, precision=0.05)
+    truth = true_capacity(SMALL, capped, sla, precision=0.1)
     answer, _ = search_on(VirtualSession(SMALL, capped), sla, Goal(precision=0.1), seed=1)
 
-    assert truth.capacity == pytest.approx(true_capacity(SMALL, CHAT, sla, precision=0.05).capacity, rel=0.06)
+    assert truth.capacity == pytest.approx(truth_within_300ms().capacity, rel=0.06)
     assert answer.evidence == "edge"
     assert answer.low <= truth.capacity <= answer.high
 
