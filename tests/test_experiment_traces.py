@@ -68,6 +68,8 @@ def test_blocks_of_prompts_are_numbered_in_the_order_in_which_they_come():
     assert [[0, 1, 2], [0, 1, 3], [0, 4]] == [list(trace.blocks_of(entry)) for entry in range(3)]
     assert trace.has_blocks
     assert [[0, 1], []] == [list(parse_trace(named, "n").blocks_of(entry)) for entry in range(2)]
+    floats = 't,in,out,hash_ids\n1,5,5,"[46.0, 47]"\n2,5,5,"[46, 48.0]"\n'
+    assert [[0, 1], [0, 2]] == [list(parse_trace(floats, "f").blocks_of(entry)) for entry in range(2)]
     assert not parse_trace((TRACES / "azure.csv").read_text(), "a").has_blocks
 
 

@@ -252,7 +252,7 @@ def test_a_command_is_split_into_words_without_a_shell():
         ({"preset": "chat", "extra": 5}, "must be a table"),
         ({"preset": "chat", "min_tokens": 5}, "needs ignore_eos = false"),
         ({"preset": "chat", "min_tokens": 5, "max_tokens": 4, "ignore_eos": False}, "above max_tokens"),
-        ({"preset": "chat", "repeat": True}, "repeat needs dataset"),
+        ({"preset": "chat", "repeat": True}, "repeat needs dataset, prefix or a trace with hash_ids"),
         ({"trace": "x.jsonl"}, "cannot be read here"),
         ({"preset": "chat", "arrivals": "trace"}, "needs trace"),
         ({"preset": "chat", "goodput": ["ttft_ms<=5"]}, "attainment"),

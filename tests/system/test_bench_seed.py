@@ -73,5 +73,5 @@ def test_the_seed_is_shown(capsys: pytest.CaptureFixture[str]) -> None:
         _, drawn, _ = redline_here(argv, capsys)
         _, given, _ = redline_here((*argv, "--seed", "77"), capsys)
 
-    assert "--seed sends the same requests again" in drawn
+    assert "--seed draws the same requests again" in drawn
     assert "seed 77:" in given

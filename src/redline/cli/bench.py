@@ -37,7 +37,7 @@ _LOADS = ("rate", "concurrency", "loads")
 @click.option("--confidence", metavar="SHARE", help="Of the verdicts on --sla: 0.9 (the default).")
 @CONNECTION
 @LOAD_WORKERS
-@click.option("--seed", type=int, metavar="N", help="Send the same requests as the run whose result has this seed.")
+@click.option("--seed", type=int, metavar="N", help="Draw the same requests as the run whose result has this seed.")
 @click.option(
     "--goodput",
     multiple=True,

@@ -23,7 +23,7 @@ def benches(results: Sequence[Mapping[str, Any]], screen: Screen) -> RenderableT
     if len(results) == 1:
         parts += [Text(""), *fitting(list(_latencies(results[0])), screen, ("heads",))]
         parts += _steady(results[0])
-    parts.append(Text(f"seed {results[0]['redline']['seed']}: --seed sends the same requests again", "dim"))
+    parts.append(Text(f"seed {results[0]['redline']['seed']}: --seed draws the same requests again", "dim"))
     for result in results:
         about = f"{_load(result)}: " if len(results) > 1 else ""
         parts += [line for verdict in result["redline"]["verdicts"] for line in _verdict(verdict, about)]

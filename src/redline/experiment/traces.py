@@ -117,15 +117,16 @@ def _entry(fields: Mapping[str, Any], with_lengths: bool | None) -> _Entry | str
 
 
 def _blocks(value: object) -> tuple[int | str, ...] | None:
-    """As a list, or as the text of one in JSON; None for what is neither."""
+    """As a list, or as the text of one in JSON; None for what is neither. Exports write 1 as 1.0 too."""
     if isinstance(value, str):
         try:
             value = json.loads(value)
         except (ValueError, RecursionError):
             return None
-    if not isinstance(value, list | None) or any(type(block) not in (int, str) for block in value or ()):
+    if not isinstance(value, list | None):
         return None
-    return tuple(value or ())
+    blocks = tuple(int(v) if isinstance(v, float) and v.is_integer() else v for v in value or ())
+    return blocks if all(type(block) in (int, str) for block in blocks) else None
 
 
 def _time_s(value: object) -> float | None:

@@ -240,7 +240,9 @@ def _contradictions(workload: Workload, settings: Mapping[str, Any]) -> list[tup
         found.append(("min_tokens", f"min_tokens is above max_tokens = {workload.max_tokens}"))
     common = workload.prefix is not None or (workload.trace is not None and workload.trace.has_blocks)
     if workload.repeat and workload.dataset is None and not common:
-        found.append(("repeat", "repeat needs dataset or prefix: nothing else of a made-up prompt can repeat"))
+        found.append(
+            ("repeat", "repeat needs dataset, prefix or a trace with hash_ids: nothing else of a prompt repeats")
+        )
     if workload.arrivals == "trace" and workload.trace is None:
         found.append(("arrivals", 'arrivals = "trace" needs trace, a file with times'))
     if "burstiness" in settings and workload.arrivals != "gamma":
