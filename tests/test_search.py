@@ -22,6 +22,7 @@ from redline.model import (
     Workload,
 )
 from redline.search import answer_now, budget_note, next_job, next_step
+from redline.search.evidence import readings
 from redline.search.state import state_of
 from redline.simulate.profiles import PROFILES, Faults
 from redline.simulate.session import VirtualSession
@@ -533,3 +534,20 @@ def test_users_who_pause_are_known_to_send_less():
 
     assert 200 / per_s < state.planned_s(probe) < 1.2 * 200 / per_s
     assert state.max_s(users, "main", probe.need) > 8 * 200 / per_s
+
+
+def test_a_trial_that_was_hopeless_for_another_sla_tells_what_it_saw_of_this_one():
+    other = parse_sla("p90_e2el_ms<=500")
+
+    def read(over, kind):
+        found = records(200, 20.0, shares(200, over), e2e_s=0.7)
+        stop = Stop(reason="fail", at_s=found.observed_s, criterion="p90_e2el_ms<=500")
+        probe = Probe(by="rate", load=20.0, kind=kind, need={c.text: 1 for c in other.criteria}, asked_by=other.name)
+        return readings([trial(Measured(stop=stop, duration_s=found.observed_s, records=found), probe)], SLA)[0]
+
+    broken = read(0.3, "main")
+
+    assert [broken.role, broken.failed] == ["fail", "p90_ttft_ms<=300"]
+    assert broken.tallies["p90_ttft_ms<=300"].k == 60
+    assert read(0.02, "main").role == "silent"  # it was ended too early to speak well of anything
+    assert read(0.3, "scout").role == "silent"

@@ -144,7 +144,9 @@ def _read(key: _Same, sla: Sla) -> Reading | None:
         return replace(plain, role="over")
     if reason == "fail":
         failed = _same_failed(outcome.stop.criterion, sla)
-        return _failed(plain, failed, records, sla) if failed else plain
+        if failed:
+            return _failed(plain, failed, records, sla)
+        return plain if trial.probe.kind == "scout" else _failed_too(plain, records, sla)
     window = steady_window(outcome)
     if trial.probe.kind != "scout" and window and _full(trial, records, window, sla):
         tallies = {c.text: _on_requests(c, outcome, tally(c, records, window)) for c in sla.criteria}
@@ -171,12 +173,28 @@ def _busy(probe: Probe, records: Records) -> float:
 def _failed(plain: Reading, failed: str, records: Records, sla: Sla) -> Reading:
     """A trial that was ended as hopeless, with what it had seen of that by then."""
     criterion = next(c for c in sla.criteria if c.text == failed)
-    outcome = plain.trial.outcome
-    assert isinstance(outcome, Measured)  # by the caller
-    start_s = 0.0 if plain.trial.probe.by == "rate" else outcome.stop.window_start_s
-    window = window_of(records, start_s, complete=True)
+    window = _until_hopeless(plain.trial, records)
     tallies = {failed: tally(criterion, records, window)}
     return replace(plain, role="fail", failed=failed, tallies=tallies, **_fed(records, window, records.tokens_asked))
+
+
+def _failed_too(plain: Reading, records: Records, sla: Sla) -> Reading:
+    """A trial that was ended as hopeless for another SLA, if by then this one was broken as well.
+
+    Were it left out, of trials that differ much only the calm ones would speak.
+    """
+    window = _until_hopeless(plain.trial, records)
+    limits = [c for c in sla.criteria if metric_of(c.metric).kind != "throughput"]
+    broken = [t for c in limits if (t := tally(c, records, window)).n >= MIN_JUDGED and not t.met]
+    worst = max(broken, key=lambda t: t.ratio, default=None)
+    return _failed(plain, worst.criterion.text, records, sla) if worst else plain
+
+
+def _until_hopeless(trial: Trial, records: Records) -> Window:
+    """What it saw until it was ended."""
+    outcome = trial.outcome
+    assert isinstance(outcome, Measured)  # by the caller
+    return window_of(records, 0.0 if trial.probe.by == "rate" else outcome.stop.window_start_s, complete=True)
 
 
 def _fed(records: Records, window: Window, tokens_out: NDArray[np.int32]) -> dict[str, Any]:

@@ -212,7 +212,7 @@ def _marks(seen: Sequence[Reading], sla: Sla, limits: Sequence[Criterion]) -> tu
                     marks.append((reading, worst))
                 elif worst > BROKEN:
                     marks.append((reading, math.inf))
-        elif reading.breaks(limits):
+        elif reading.breaks(limits) and max((t.ratio for t in reading.tallies.values()), default=math.inf) > BROKEN:
             marks.append((reading, math.inf))
     return tuple(marks)
 
