@@ -12,7 +12,7 @@ from driving import SimServer
 from redline import process
 from redline.loadgen import open_session
 from redline.model import CommandWorkload, Endpoint, Experiment, Goal, Lengths, Probe, ServerConfig, Workload
-from redline.process.cores import of_a_server, of_listener, of_load_workers, usable
+from redline.process.cores import of_a_server, of_listener, of_load_workers, starting_on, usable
 from redline.runner.local import server_cores
 from redline.server import launch
 from tiny_server import SCRIPT
@@ -158,9 +158,11 @@ def test_a_worker_keeps_off_the_cores_of_a_server_that_is_bound_to_some(tmp_path
         for thread in Path(f"/proc/{server.process.pid}/task").iterdir():
             os.sched_setaffinity(int(thread.name), [first])
         bound = measured_beside(server)
+        with starting_on(rest):
+            apart_before = measured_beside(server)
 
     assert ([], usable(), len(usable()) < 4) == free
-    assert (sorted(rest), rest, False) == bound
+    assert (sorted(rest), rest, False) == bound == apart_before
 
 
 @pytest.mark.parametrize(

@@ -204,10 +204,10 @@ class LoadSession:
         return None
 
     def _own_cores(self) -> list[int]:
-        """Those that the workers have apart from the server; none where both share all."""
-        usable = cores.usable()
-        own = cores.of_load_workers(usable, self._servers_cores, self._count)
-        return [] if own == usable else sorted(own)
+        """Those that the workers have apart from the server; none where both share some, or nobody knows."""
+        servers = self._servers_cores
+        own = cores.of_load_workers(cores.usable(), servers, self._count)
+        return sorted(own) if servers and not own & servers else []
 
     def _get_help(self, client: ClientEvidence) -> None:
         """More workers for the next trial when one was busy for most of its time, and nobody said how many."""
