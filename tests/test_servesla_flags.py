@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from driving import redline_here
-from redline.cli.serve_sla import serve_sla
+from redline.cli.serve_sla import in_our_flags, serve_sla
 from redline.model import UsageError
 from redline.servesla.asked import Flags, asked_by
 from redline.servesla.parameters import Pair
@@ -167,3 +167,10 @@ def test_every_error_is_of_vllms_class_in_python_and_a_sentence_on_the_command_l
 def test_no_runs_are_a_value_error_too(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="--num-runs must be at least 1"):
         asked_by(flags(tmp_path, num_runs=0), NOW)
+
+
+def test_an_error_advises_in_our_flags_and_quotes_as_it_was_said() -> None:
+    advice = in_our_flags("x is no directory; choose another place with --out")
+
+    assert "x is no directory; choose another place with -e" == advice
+    assert "it said: begin with --out" == in_our_flags("it said: begin with --out")

@@ -24,7 +24,7 @@ DEFAULT_ERROR_RATE = Criterion(metric="error_rate", op="<=", bound=0.01, default
 _OPS = ("<=", ">=", "<", ">")
 _CRITERION = re.compile(r"(?P<metric>.+?)\s*(?P<op>[<>=!]=?)\s*(?P<number>[^\s<>=!%a-zA-Z]\S*?)\s*(?P<unit>us|ms|s|%)?")
 _NAME = re.compile(r"\s*(?P<name>[^:<>=(),]+?)\s*:(?P<rest>.*)", re.DOTALL)
-_LATENCY = re.compile(rf"(?P<what>mean|median|p(?P<percent>\d+(?:\.\d+)?))_(?P<field>{'|'.join(LATENCIES)})_ms")
+LATENCY_METRIC = re.compile(rf"(?P<what>mean|median|p(?P<percent>\d+(?:\.\d+)?))_(?P<field>{'|'.join(LATENCIES)})_ms")
 _REPORTED_ONLY = re.compile(rf"(?P<what>min|max|std)_(?P<field>{'|'.join(LATENCIES)})_ms")
 _ATTAINMENT = re.compile(r"attainment\s*\((?P<bounds>.*)\)", re.DOTALL)
 _TO_MS = {"us": 1e-3, "ms": 1.0, "s": 1e3}
@@ -199,7 +199,7 @@ def metric_of(name: str) -> Metric:
         return Metric(name=name, kind="error_rate")
     if found := _ATTAINMENT.fullmatch(name):
         return _attainment(found["bounds"])
-    if found := _LATENCY.fullmatch(name):
+    if found := LATENCY_METRIC.fullmatch(name):
         if found["what"] == "mean":
             return Metric(name=name, kind="mean", field=found["field"])
         percent = 50.0 if found["what"] == "median" else float(found["percent"])

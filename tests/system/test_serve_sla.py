@@ -128,6 +128,16 @@ def test_the_users_command_runs_after_each_benchmark(call: Call, tmp_path: Path)
     assert "cleaned" in done.stdout.splitlines()
 
 
+def test_a_place_that_holds_something_else_is_refused_in_words_of_its_own_flags(call: Call, tmp_path: Path) -> None:
+    (own := tmp_path / "results" / "x" / "redline").mkdir(parents=True)
+    (own / "notes.txt").touch()
+
+    done = call("-e", "x")
+
+    assert 2 == done.returncode
+    assert "choose a new directory with -e" in " ".join(done.stderr.split())
+
+
 def test_the_time_of_a_pair_is_that_of_its_benchmarks_by_the_clock(call: Call, tmp_path: Path) -> None:
     short = call("-e", "x", "--max-trials", "1", "--max-time", "10ms")
     count = len(benchmarks(tmp_path))

@@ -10,7 +10,10 @@ import click
 # Everything else is imported inside the command: `redline --help` must load neither numpy nor pydantic.
 
 _FILE = click.Path(path_type=Path)
-_OTHER_PLACE = {"--out DIR, or beside it with --again": "-e NAME", "with --out": "with -e"}  # flags of `run`: ours
+_OTHER_PLACE = {  # advice of `run`: ours. Not its flags alone, which what a server said may hold too
+    "elsewhere with --out DIR, or beside it with --again": "elsewhere with -e NAME",
+    r"(choose (another place|a new directory|a directory on a local disk)) with --out": r"\1 with -e",
+}
 _SEARCH = ("precision", "min", "max", "max_time", "max_trials")
 
 
@@ -115,10 +118,16 @@ def serve_sla(state: Any, /, **given: Any) -> int:
     try:
         return _run(state, asked)
     except RedlineError as error:
-        text = str(error)
-        for theirs, ours in _OTHER_PLACE.items():
-            text = text.replace(theirs, ours)
-        raise type(error)(text) from error
+        raise type(error)(in_our_flags(str(error))) from error
+
+
+def in_our_flags(text: str) -> str:
+    """An error with what it advises in the words of this command; what it quotes stays as it is."""
+    import re
+
+    for theirs, ours in _OTHER_PLACE.items():
+        text = re.sub(theirs, ours, text)
+    return text
 
 
 def _run(state: Any, asked: Any) -> int:

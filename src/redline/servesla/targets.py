@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 import math
-import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
 from redline.model import JsonValue, Sla, UsageError
 from redline.servesla.parameters import BadTypeError, BadValueError
-from redline.sla import percentile_word, sla_of
+from redline.sla import LATENCY_METRIC, percentile_word, sla_of
 
-_PERCENTILE = re.compile(r"p(?P<percent>\d+(?:\.\d+)?)(?P<of>_(?:ttft|tpot|itl|e2el)_ms)")
 EPS = 1e-8
 _MARGINS: Mapping[str, Callable[[float, float], float]] = {  # (actual, bound) -> at most 0 where it is met
     "<=": lambda actual, bound: actual - bound,
@@ -114,14 +112,14 @@ def bound_of(metric: str, text: JsonValue) -> Bound:
 
 def percentile_of(metric: str) -> str | None:
     """Which percentile this metric is, as --metric-percentiles must name it; None where it is none."""
-    found = _PERCENTILE.fullmatch(metric)
-    return percentile_word(float(found["percent"])) if found else None
+    found = LATENCY_METRIC.fullmatch(metric)
+    return percentile_word(float(found["percent"])) if found and found["percent"] else None
 
 
 def _as_reported(metric: str) -> str:
     """The key under which vLLM reports it: p99.0_ttft_ms is there as p99_ttft_ms."""
     percent = percentile_of(metric)
-    return _PERCENTILE.sub(rf"p{percent}\g<of>", metric) if percent else metric
+    return f"p{percent}_{metric.partition('_')[2]}" if percent else metric
 
 
 def _mean(metric: str, runs: Sequence[Mapping[str, object]]) -> float:
