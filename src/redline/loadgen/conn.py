@@ -90,13 +90,14 @@ class Conn:
         else:
             self._owner.free(self)
 
-    def received(self, data: bytes | memoryview, arrived_ns: int) -> None:
+    def received(self, data: bytes, arrived_ns: int) -> None:
         """Bytes have come."""
         exchange = self.exchange
         if exchange is None:  # nobody asked for these: do not trust the connection
             self.close()
             self._owner.free(self)
             return
+        exchange.payload = b""  # it will not be sent again
         exchange.response.feed(data, arrived_ns)
         if exchange.response.ended:
             self._finish(exchange)

@@ -33,13 +33,14 @@ COLUMNS: dict[str, Literal["q", "d", "i", "B"]] = {
 class Flight(Exchange):
     """A request that was due, until it has ended."""
 
-    __slots__ = ("deadline_ns", "held_ns", "number", "plan", "scheduled_ns", "turn")
+    __slots__ = ("deadline_ns", "held_ns", "i", "number", "scheduled_ns", "tokens_asked", "tokens_in", "turn")
 
     def __init__(
         self, plan: Planned, turn: Turn, scheduled_ns: int, deadline_ns: int, ended: Callable[[Flight], None]
     ) -> None:
         super().__init__(plan.payload, ended)
-        self.plan, self.turn, self.scheduled_ns, self.deadline_ns = plan, turn, scheduled_ns, deadline_ns
+        self.i, self.tokens_in, self.tokens_asked = plan.i, plan.tokens_in, plan.tokens_asked
+        self.turn, self.scheduled_ns, self.deadline_ns = turn, scheduled_ns, deadline_ns
         self.number = plan.i  # in the trial; below 0 before that began
         self.held_ns = 0  # how long it had to wait for a place
 
@@ -67,16 +68,16 @@ class Rows:
         with_gaps: bool = True,
     ) -> None:
         """One request as it stands; times count from `t0_ns`."""
-        rows, response, plan = self.columns, flight.response, flight.plan
+        rows, response = self.columns, flight.response
         rows["i"].append(flight.number)
         rows["scheduled_s"].append((flight.scheduled_ns - t0_ns) / 1e9)
         rows["sent_s"].append((flight.sent_ns - t0_ns) / 1e9 if flight.sent_ns else math.nan)
         first_ns = response.first_ns or (response.last_choice_ns if status is Status.OK else 0)
         rows["first_s"].append((first_ns - t0_ns) / 1e9 if first_ns else math.nan)
         rows["end_s"].append(end_s)
-        rows["tokens_in"].append(response.tokens_in if response.tokens_in >= 0 else plan.tokens_in)
+        rows["tokens_in"].append(response.tokens_in if response.tokens_in >= 0 else flight.tokens_in)
         rows["tokens_out"].append(response.tokens_out if response.tokens_out > 0 else response.events)
-        rows["tokens_asked"].append(plan.tokens_asked)
+        rows["tokens_asked"].append(flight.tokens_asked)
         rows["status"].append(status)
         gaps_us = response.gaps_us if with_gaps else ()
         rows["gap_count"].append(len(gaps_us))

@@ -5,21 +5,20 @@ Knows no socket and no clock: whoever reads the bytes says when they arrived.
 
 from __future__ import annotations
 
-from array import array
 from typing import Any
 
 import httptools
 import orjson
 
-from redline.loadgen.event import Like, closed, count_of, cut, has_content, like, no_stream, said, words_of
+from redline.loadgen.event import closed, count_of, cut, has_content, no_stream, said, words_of
+from redline.loadgen.tokens import Tokens
 from redline.records import Status
 
 _REJECTED = (429, 503)
 _BODY_LIMIT = 1_048_576  # of answers that are no stream: error texts, /v1/models
-_GAP_LIMIT_US = 2**31 - 1
 
 
-class Response:
+class Response(Tokens):
     """Fed with bytes until `ended`; then `outcome` says what it was."""
 
     __slots__ = (
@@ -31,24 +30,17 @@ class Response:
         "_events_seen",
         "_framed",
         "_held",
-        "_like",
         "_parser",
-        "_quick",
         "_skip_newline",
         "_stream",
-        "_told_ns",
         "arrived_ns",
         "broken",
         "code",
         "done",
         "ended",
-        "events",
         "finish",
-        "first_ns",
-        "gaps_us",
         "headers",
         "last_choice_ns",
-        "last_ns",
         "received",
         "reusable",
         "text",
@@ -57,6 +49,7 @@ class Response:
     )
 
     def __init__(self, *, keep_text: bool = False) -> None:
+        super().__init__()
         self.code = 0
         self.text: str | None = "" if keep_text else None  # what the answer said, without its reasoning
         self.headers: dict[str, str] = {}  # only what `_KEPT` names
@@ -66,35 +59,26 @@ class Response:
         self.broken = ""  # what went wrong, in words
         self.done = False  # [DONE] was seen
         self.finish: str | None = None
-        self.events = 0  # with content
-        self.first_ns = self.last_ns = self.last_choice_ns = 0
-        self.gaps_us: array[int] = array("i")
+        self.last_choice_ns = 0  # of an event with content or without
         self.tokens_in = self.tokens_out = -1  # from usage
         self.arrived_ns = 0  # the bytes that were fed last
-        self._told_ns = 0  # the first token plus all gaps: what rounding took from one goes to the next
         self._complete = self._stream = self._framed = self._skip_newline = False
         self._between = False  # at the end of a chunk of HTTP
-        self._quick = False  # nothing of a chunk or of an event is held back
         self._held = b""  # an unfinished line
         self._data: bytes | None = None  # of the unfinished event
         self._event = b""
-        self._like: Like | None = None  # what the events of this stream have in common
         self._events_seen = False
         self._body = bytearray()
         self._parser: Any = httptools.HttpResponseParser(self)
 
     # ---- what the connection calls ----
 
-    def feed(self, data: bytes | memoryview, now_ns: int) -> None:
+    def feed(self, data: bytes, now_ns: int) -> None:
         """Take the next bytes, which arrived at `now_ns`."""
+        if self.count_alike(data, now_ns):
+            return
         self.arrived_ns = now_ns
-        if self._quick:
-            if data.__class__ is not bytes:
-                data = bytes(data)
-            like = self._like
-            if like is not None and like.fills(data):
-                self._count_token()
-                return
+        if self.quick:
             data = self._read_quickly(data)
             if not data:
                 return
@@ -114,7 +98,7 @@ class Response:
             self._end()
         elif not self.ended:
             held = self._held or self._skip_newline or self._data is not None or self._event
-            self._quick = self._stream and self._between and not held and data[-2:] == b"\r\n"
+            self.quick = self._stream and self._between and not held and data[-2:] == b"\r\n"
 
     def lost(self, why: str, now_ns: int) -> None:
         """The connection ended with `why`; an orderly close may have been the end of the message."""
@@ -294,7 +278,7 @@ class Response:
         self._events_seen = True
         self._hear(found)
         if before == 1 and self.events == 2 and self.text is None:
-            self._like = like(event, found)
+            self.learn(event, found)
 
     def _hear(self, event: dict[str, Any]) -> None:
         choices = event.get("choices")
@@ -313,25 +297,12 @@ class Response:
         self.last_choice_ns = self.arrived_ns
         delta = choice.get("delta")
         if (delta.__class__ is dict and delta.get("content")) or has_content(choice):
-            self._count_token()
+            self.count(self.arrived_ns)
             if self.text is not None and delta.__class__ is dict:
                 self.text += str(delta.get("content") or "")
         finish = choice.get("finish_reason")
         if finish:
             self.finish = str(finish)
-
-    def _count_token(self) -> None:
-        """One event with content has come."""
-        now_ns = self.last_choice_ns = self.last_ns = self.arrived_ns
-        if self.events:
-            gap_us = (now_ns - self._told_ns) // 1_000
-            if not 0 <= gap_us <= _GAP_LIMIT_US:
-                gap_us = 0 if gap_us < 0 else _GAP_LIMIT_US
-            self.gaps_us.append(gap_us)
-            self._told_ns += 1_000 * gap_us
-        else:
-            self.first_ns = self._told_ns = now_ns
-        self.events += 1
 
     # ---- ends ----
 
@@ -340,7 +311,7 @@ class Response:
             self.broken = why
 
     def _end(self) -> None:
-        self.ended, self._quick = True, False
+        self.ended, self.quick = True, False
         self._parser = None  # it holds our bound methods: without this each response would be a cycle
 
     def _said_stream(self) -> bool:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import struct
+from array import array
 from collections.abc import Sequence
 from hashlib import blake2b
 
@@ -44,7 +45,8 @@ class Prompts:
         picks = rng.integers(ids[0], ids[1], _POOL) if ids else rng.integers(0, len(self._words), _POOL)
         pieces = [str(pick) for pick in picks] if ids else [self._words[pick] for pick in picks]
         self._text = self.joint.join(pieces) + self.joint
-        self._starts = np.concatenate([[0], np.cumsum([len(piece) + 1 for piece in pieces])]).tolist()
+        starts = np.concatenate([[0], np.cumsum([len(piece) + 1 for piece in pieces])])
+        self._starts = array("i", starts.astype(np.int32).tobytes())
 
     def text(self, i: int, pieces: int) -> str:
         """`pieces` words, or token ids with commas between."""

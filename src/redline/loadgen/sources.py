@@ -161,7 +161,7 @@ class StreamSource(asyncio.BufferedProtocol):
     def buffer_updated(self, nbytes: int) -> None:
         now_ns = time.monotonic_ns()
         if self._conn is not None:
-            self._conn.received(_BUFFER[:nbytes], now_ns)
+            self._conn.received(bytes(_BUFFER[:nbytes]), now_ns)
 
     def connection_lost(self, error: Exception | None) -> None:
         self._lost(describe(error) if isinstance(error, OSError) else "")

@@ -182,7 +182,7 @@ class Run:
     def _launch(self, turn: Turn, scheduled_ns: int, held_ns: int = 0) -> None:
         flight = self._next_flight(turn, scheduled_ns)
         flight.held_ns = held_ns
-        self._in_flight[flight.plan.i] = flight
+        self._in_flight[flight.i] = flight
         try:
             self._pool.send(flight)
             self._sent_count += flight.number >= 0
@@ -214,9 +214,9 @@ class Run:
             self._loop.call_soon(self._spent)
 
     def _ended(self, flight: Flight) -> None:
-        if self._in_flight.pop(flight.plan.i, None) is None:
+        if self._in_flight.pop(flight.i, None) is None:
             return
-        self._finish(flight, *flight.response.outcome(flight.plan.tokens_asked))
+        self._finish(flight, *flight.response.outcome(flight.tokens_asked))
 
     def _finish(self, flight: Flight, status: Status, words: str) -> None:
         response = flight.response
@@ -268,7 +268,7 @@ class Run:
             nap = self._pool.stamps.from_kernel and may_nap(self._in_flight.values(), ended, now_ns - self._t0_ns)
             self._prompt.nap(NAP_NS if nap else 0)
         for flight in [flight for flight in self._in_flight.values() if flight.lingers(now_ns)]:
-            self._cut(flight, *flight.response.outcome(flight.plan.tokens_asked))
+            self._cut(flight, *flight.response.outcome(flight.tokens_asked))
         elapsed_s = (now_ns - self._t0_ns) / 1e9
         self._later("tick", (math.floor(elapsed_s / TICK_S) + 1) * TICK_S, self._tick)
         if now_ns < self._t0_ns + _SHORT_NS:
@@ -294,7 +294,7 @@ class Run:
         self._handles["sweep"] = self._loop.call_later(_SWEEP_S, self._sweep)
 
     def _cut(self, flight: Flight, status: Status, words: str) -> None:
-        del self._in_flight[flight.plan.i]
+        del self._in_flight[flight.i]
         flight.ended = _ignore
         self._pool.drop(flight, words)
         self._finish(flight, status, words)
