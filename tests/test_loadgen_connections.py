@@ -16,8 +16,8 @@ from redline.loadgen.pool import Pool, find_address
 from redline.loadgen.sources import SocketSource, StreamSource, not_sent
 from redline.loadgen.timer import Timer
 from redline.model import Endpoint, RedlineError
-from redline.records import Status
-from redline.verdict.client import NOT_SENT, cure_for
+from redline.records import NOT_SENT, Status
+from redline.verdict.client import cure_for
 from scripted import CLOSE, RESET, Server, scripted
 from streams import DONE, HEAD, answer, chunk, delta, plain
 

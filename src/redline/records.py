@@ -12,6 +12,8 @@ from numpy.typing import NDArray
 Floats: TypeAlias = NDArray[np.float64]
 Ints: TypeAlias = NDArray[np.int32]
 
+NOT_SENT = "not sent: "  # how the load generator's own errors begin, among the words of failures
+
 
 class Status(IntEnum):
     """How a request ended, as far as it is known."""

@@ -39,8 +39,8 @@ from redline.model import (
     Workload,
 )
 from redline.process import cores
-from redline.records import Records
-from redline.verdict.client import NOT_SENT, cure_for
+from redline.records import NOT_SENT, Records
+from redline.verdict.client import cure_for
 
 _OFF = 0.05
 _LEAD_NS = 5_000_000  # from the word to begin to the beginning

@@ -15,6 +15,7 @@ from typing import Any, TypeAlias
 
 from redline.loadgen.conn import Conn, Source
 from redline.loadgen.stamps import ANCILLARY_SIZE, SO_TIMESTAMPNS
+from redline.records import NOT_SENT
 
 _BUFFER = memoryview(bytearray(65_536))  # shared by all transports: what is read is parsed at once
 _MOST_BYTES = 16_384  # of one read; Python makes room for so many, and gives back what is left
@@ -173,8 +174,8 @@ class StreamSource(asyncio.BufferedProtocol):
 
 
 def not_sent(error: OSError) -> str:
-    """Why a request was never sent, as `verdict.client` knows it; to import that would double a worker's start."""
-    return f"not sent: {describe(error)}"
+    """Why a request was never sent."""
+    return f"{NOT_SENT}{describe(error)}"
 
 
 def describe(error: OSError) -> str:

@@ -172,10 +172,9 @@ def _busy(probe: Probe, records: Records) -> float:
 
 def _failed(plain: Reading, failed: str, records: Records, sla: Sla) -> Reading:
     """A trial that was ended as hopeless, with what it had seen of that by then."""
-    criterion = next(c for c in sla.criteria if c.text == failed)
     window = _until_hopeless(plain.trial, records)
-    tallies = {failed: tally(criterion, records, window)}
-    return replace(plain, role="fail", failed=failed, tallies=tallies, **_fed(records, window, records.tokens_asked))
+    criterion = next(c for c in sla.criteria if c.text == failed)
+    return _given_up(plain, tally(criterion, records, window), records, window)
 
 
 def _failed_too(plain: Reading, records: Records, sla: Sla) -> Reading:
@@ -187,7 +186,13 @@ def _failed_too(plain: Reading, records: Records, sla: Sla) -> Reading:
     limits = [c for c in sla.criteria if metric_of(c.metric).kind != "throughput"]
     broken = [t for c in limits if (t := tally(c, records, window)).n >= MIN_JUDGED and not t.met]
     worst = max(broken, key=lambda t: t.ratio, default=None)
-    return _failed(plain, worst.criterion.text, records, sla) if worst else plain
+    return _given_up(plain, worst, records, window) if worst else plain
+
+
+def _given_up(plain: Reading, found: Tally, records: Records, window: Window) -> Reading:
+    text = found.criterion.text
+    fed = _fed(records, window, records.tokens_asked)
+    return replace(plain, role="fail", failed=text, tallies={text: found}, **fed)
 
 
 def _until_hopeless(trial: Trial, records: Records) -> Window:

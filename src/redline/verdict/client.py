@@ -11,11 +11,10 @@ import math
 import numpy as np
 
 from redline.model import ClientEvidence, Criterion, Failed, Invalid, Sla, Trial
-from redline.records import Records
+from redline.records import NOT_SENT, Records
 from redline.sla import LATENCIES, allowed_share, metric_of
 
 CURE = "give the client cores of its own, more --load-workers, or another machine"
-NOT_SENT = "not sent: "  # how the load generator's own errors begin
 _CURES = {
     "too many open files": "raise the limit of open files (ulimit -n)",
     "cannot assign requested address": "there are no local ports left: widen net.ipv4.ip_local_port_range, or let the "
