@@ -73,9 +73,11 @@ def trial(outcome: Outcome, probe: Probe, number: int = 0) -> Trial:
     return Trial(id=str(number), case="case", probe=probe, seed=number, started="", outcome=outcome)
 
 
-def full(load: float, over: float = 0.0, *, n: int = 2000, sla: Sla, seed: int = 0, by: str = "rate") -> Trial:
+def full(
+    load: float, over: float = 0.0, *, n: int = 2000, sla: Sla, seed: int = 0, by: str = "rate", e2e_s: float = E2E_S
+) -> Trial:
     """A full trial in which this share of the requests had a high TTFT (500 ms, else 50)."""
-    found = records(n, load, shares(n, over, seed))
+    found = records(n, load, shares(n, over, seed), e2e_s=e2e_s)
     stop = Stop(reason="full", at_s=found.observed_s, window_start_s=2.0)
     probe = Probe(by=by, load=load, kind="main", need={c.text: 1 for c in sla.criteria}, asked_by=sla.name)
     return trial(Measured(stop=stop, duration_s=found.observed_s, records=found), probe, seed)

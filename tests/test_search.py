@@ -154,10 +154,13 @@ def test_a_server_that_refuses_half_of_all_requests_is_told_in_its_own_words():
     assert 8 >= len(evidence)
 
 
-def test_the_best_load_that_was_seen_to_hold_is_given_when_the_time_is_over():
-    answer, evidence = search(demo(), SLA, replace(RATE, max_time_s=45, precision=0.03))
+def test_a_load_that_was_seen_to_hold_and_is_likely_to_is_given_when_the_time_is_over():
+    goal = replace(RATE, max_time_s=45, precision=0.03)
+    answer, evidence = search(demo(), SLA, goal)
+    state = state_of(evidence, SLA, goal)
 
     assert "undecided" == answer.evidence
+    assert answer.capacity is None or answer.capacity <= state.relied_on(state.belief)
     assert "time budget" in answer.stop_reason
     assert 45 + 1 >= sum(t.outcome.duration_s for t in evidence)
     assert answer.capacity is None or answer.capacity <= answer.high

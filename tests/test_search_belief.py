@@ -71,12 +71,37 @@ def test_an_early_end_says_that_the_load_is_too_high_but_can_be_overruled():
 
 def test_the_grid_moves_when_the_belief_piles_up_at_its_edge():
     high = belief_of(
-        [full(x, 0.0, sla=P90, seed=i) for i, x in enumerate((380, 390, 400))], scouted=Range(ok=5, bad=20)
+        [full(x, 0.0, sla=P90, seed=i, e2e_s=0.1) for i, x in enumerate(range(350, 400, 5))],
+        scouted=Range(ok=5, bad=20),
     )
     low = belief_of([full(x, 0.6, sla=P90, seed=i) for i, x in enumerate((3, 4))], scouted=Range(ok=20, bad=40))
 
     assert 40 < high.quantile(0.5)
     assert 7 > low.quantile(0.5)
+
+
+def test_calm_trials_say_the_less_the_more_requests_are_in_flight_until_some_were_over():
+    def spread(over, e2e_s):
+        belief = belief_of([full(50, over, sla=P90, seed=i, e2e_s=e2e_s) for i in range(3)])
+        return math.log(belief.quantile(0.9) / belief.quantile(0.1)), belief.quantile(0.1)
+
+    few, many = spread(0.0, 0.2), spread(0.0, 4.0)
+    assert many[1] < 0.9 * few[1]
+    few, many = spread(0.09, 0.2), spread(0.09, 4.0)
+    assert few[0] < many[0] < 2 * few[0]
+
+
+def test_requests_over_the_bound_in_one_go_count_for_less_than_those_that_come_one_by_one():
+    def made(bunched):
+        trial = full(50, 0.08, n=1000, sla=P90)
+        records = trial.outcome.records
+        if bunched:
+            records = replace(records, first_s=records.scheduled_s + np.sort(records.first_s - records.scheduled_s))
+        return replace(trial, outcome=replace(trial.outcome, records=records))
+
+    phi = {bunched: words_on(P90.criteria[0], readings([made(bunched)], P90), P90)[0].phi for bunched in (True, False)}
+    assert phi[False] < 40
+    assert phi[True] > 60
 
 
 def test_the_belief_stays_near_the_loads_allowed():

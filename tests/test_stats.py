@@ -141,3 +141,14 @@ def test_a_slow_queue_remembers_itself_longer_than_a_quick_one():
     assert 4.0 == pytest.approx(stats.relaxation_s(slow, 20.0, 380.0), rel=0.6)
     assert stats.relaxation_s(quick, 20.0, 380.0) < 1.5
     assert 0 == stats.relaxation_s(slow, 5.0, 5.0)
+
+
+def test_requests_over_the_bound_are_of_one_clump_while_they_come_soon_after_each_other():
+    due_s, over = np.arange(100.0), np.zeros(100)
+    over[[3, 4, 5, 50, 80, 81]] = 1
+    alone = (np.random.default_rng(0).random(100_000) < 0.05).astype(float)
+
+    assert 3**2 + 1 + 2**2 == stats.clumped(due_s, over, 2.0)
+    assert 6 == stats.clumped(due_s, over, 0.5)
+    assert 0 == stats.clumped(due_s, np.zeros(100), 2.0)
+    assert 1 < stats.clumped(np.arange(1e5), alone, 1e4) / alone.sum() < 3

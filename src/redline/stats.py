@@ -19,6 +19,7 @@ PHI_PRIOR, PHI_PRIOR_DF = 4.0, 6.0  # what a queue near its limit typically show
 MIN_BATCHES, MAX_BATCHES = 4, 12
 WARM_UP = 2.0  # times the p90 of e2e latency
 _SERIES = 256  # points at which the number in flight is looked at, to see how long it remembers itself
+_CLOSE = 0.5  # of the mean distance between requests over a bound: nearer ones are of one clump
 _PART = 1 / 3  # of the window, at its start and at its end, are compared in the test of stationarity
 
 
@@ -103,6 +104,30 @@ def pooled_phi(seen: list[Dispersion], prior: float = PHI_PRIOR) -> float:
     """One overdispersion from several trials and a prior; never below 1."""
     df = sum(each.df for each in seen)
     return max(1.0, (PHI_PRIOR_DF * prior + sum(each.df * each.phi for each in seen)) / (PHI_PRIOR_DF + df))
+
+
+def clumped(due_s: Floats, over: Floats, stay_s: float) -> float:
+    """The sum of the squares of the sizes of clumps: of what was over, each due soon after the one before.
+
+    Soon is while that one may still have been there, and less than half of the usual distance: or many that are
+    independent of each other would be one clump.
+
+    Divided by how many were over it is the size of the clump that one of them is in, on average; and so by how much
+    their number varies more than that of independent ones. (Clumps come as Poisson: D. Aldous, Probability
+    Approximations via the Poisson Clumping Heuristic, 1989. Told apart by runs: R. Smith and I. Weissman, Estimating
+    the Extremal Index, 1994.)
+
+    Args:
+        due_s: when each request was due, in order
+        over: how many of its units are over
+        stay_s: how long requests stay, on average
+    """
+    late = np.flatnonzero(over > 0)
+    if not len(late):
+        return 0.0
+    soon_s = min(stay_s, _CLOSE * float(due_s[-1] - due_s[0]) / len(late))
+    starts = np.flatnonzero(np.diff(due_s[late], prepend=-math.inf) > soon_s)
+    return float((np.add.reduceat(over[late], starts) ** 2).sum())
 
 
 # ---- the course of a trial -------------------------------------------------------------------------------------------

@@ -14,6 +14,7 @@ from typing import Literal
 import numpy as np
 from scipy.special import expit, gammainc, logit, ndtr, xlog1py, xlogy
 
+from redline import stats
 from redline.model import Criterion, Goal, Sla
 from redline.records import Floats
 from redline.search.evidence import BAD_SCOUT, MIN_JUDGED, Reading, hears_over, scout_ratio
@@ -32,6 +33,8 @@ SHAPE_NOISE = 0.2  # the straight line in ln(load) is wrong by so much of the di
 FLUKE = 0.03  # the chance that an early end misleads, so that later trials can overrule it
 TIMES = np.array([1.0, 2, 4, 8])  # as much may trials differ from each other as one of them differs within
 TIMES_PRIOR = np.array([0.7, 0.15, 0.1, 0.05])
+NEAR = 3.0  # times the share allowed: beyond it a queue grows, and all are over in one go
+CLUMPS = 20  # requests over a bound, for which the guess at how they come together stands
 _BELOW, _ABOVE = 1.0, 0.7  # how far the grid goes beyond the scouted range
 _PILED, _PILED_SHARE, _MOVES = 0.05, 0.10, 3
 
@@ -58,6 +61,7 @@ class Word:
     load_variance: float = 0.0
     failed: bool = False  # it was ended as hopeless: what it would have shown in the end is at least this
     queue: float = 0.0  # variance of what a queue is fed, per request; 0 where no queue is heard of
+    crowd: float = 0.0  # requests in flight; 0 where no queue is heard of
     sent: int = 1
 
 
@@ -130,7 +134,7 @@ def active(readings: Sequence[Reading], sla: Sla, goal: Goal) -> list[Criterion]
 def words_on(criterion: Criterion, readings: Sequence[Reading], sla: Sla) -> list[Word]:
     """What each reading says on this criterion; passing scouts and scouts in a growing queue say nothing."""
     full = [r for r in readings if r.role == "full" and r.tallies[criterion.text].requests >= MIN_JUDGED]
-    phi = pooled([r.tallies[criterion.text] for r in full])
+    phi = _overdispersion(criterion, full)
     words = []
     for reading in readings:
         beyond = Word(load=reading.load, kind="beyond")
@@ -151,6 +155,23 @@ def words_on(criterion: Criterion, readings: Sequence[Reading], sla: Sla) -> lis
     return words
 
 
+def _overdispersion(criterion: Criterion, full: Sequence[Reading]) -> float:
+    """By how much the number over varies more than that of independent requests, in full trials.
+
+    Where a queue decides, calm trials say nothing of how many are over in one go when it builds up. Until enough were,
+    it is taken for as many as are in flight: which of them is over hangs on all of these.
+    """
+    tallies = [r.tallies[criterion.text] for r in full]
+    allowed = allowed_share(criterion)
+    queues = any(r.trial.probe.by == "rate" for r in full) and hears_over(criterion)
+    if allowed is None or not queues or metric_of(criterion.metric).kind == "error_rate":
+        return pooled(tallies)
+    guess = max(stats.PHI_PRIOR, float(np.mean([r.load * r.mean_e2e_s for r in full])))
+    near = [t for t in tallies if t.k <= NEAR * allowed * t.n]
+    over = sum(t.k for t in near)
+    return max(1.0, (CLUMPS * guess + sum(t.clumped for t in near)) / (CLUMPS + over))
+
+
 def _far_beyond(found: Tally) -> bool:
     """So far on the wrong side that only the sign counts: out there the model is no more than that."""
     allowed = allowed_share(found.criterion)
@@ -165,9 +186,11 @@ def _word(reading: Reading, found: Tally, phi: float) -> Word:
     noise = (reading.arrival_cv2 + reading.length_cv2) / max(reading.sent, 1)
     if closed:
         noise = 0.6 * (1 + reading.length_cv2 / 2) / max(reading.sent, 1)
-    fed = reading.arrival_cv2 + reading.length_cv2 if hears_over(found.criterion) and not closed else 0.0
     allowed = allowed_share(found.criterion)
-    word = Word(load=reading.load, kind="share", phi=phi, load_variance=noise, queue=fed, sent=max(reading.sent, 1))
+    word = Word(load=reading.load, kind="share", phi=phi, load_variance=noise, sent=max(reading.sent, 1))
+    if hears_over(found.criterion) and not closed:
+        fed = reading.arrival_cv2 + reading.length_cv2
+        word = replace(word, queue=fed, crowd=reading.load * reading.mean_e2e_s)
     if allowed is not None and not found.from_totals:
         return replace(word, n=found.n, k=found.k)
     if found.from_totals:
@@ -227,7 +250,8 @@ def _criterion_mass(grid: Floats, criterion: Criterion, words: Sequence[Word]) -
         if word.kind == "beyond":
             log += np.log(expit(du / LOAD_NOISE) + FLUKE)
         elif word.kind == "mean":
-            log += _log_of_mean(word, slopes * du, times * (word.variance + memory / word.sent), noise)
+            own = word.variance + (memory + word.crowd) / word.sent
+            log += _log_of_mean(word, slopes * du, times * own, noise)
         elif allowed is not None:
             p = np.clip(expit(logit(allowed) + slopes * du), 1e-12, 1 - 1e-12)
             log += _log_of_share(word, p, times * np.maximum(word.phi, memory) + word.n * p * (1 - p) * noise)

@@ -42,7 +42,7 @@ def answer(state: State, finding: Finding) -> Answer:
         return _missed(state, found, missed[0], support)
     capacity = found.capacity
     if not settled and found.evidence != "none":
-        capacity = support.load if support else None
+        capacity = _as_relied_on(state, support) if support else None
     shown = support if capacity is not None else None
     limiting = found.limiting or _binding(state, found.evidence)
     return Answer(
@@ -121,6 +121,13 @@ def _best_support(state: State, found: _Bounded, finding: Finding) -> Reading | 
         top = max(state.belief.quantile(0.5), state.goal.min_load)
     met = [r for r in state.readings if r.supports(state.sla.criteria) and r.load <= top and r.load < finding.below]
     return max(met, key=lambda r: (r.load, r.sent), default=None)
+
+
+def _as_relied_on(state: State, support: Reading) -> float:
+    """The load of a trial that met the SLA, or less where the belief says so; listed loads are left as they are."""
+    if state.belief is None or state.goal.lists:
+        return support.load
+    return min(support.load, state.relied_on(state.belief))
 
 
 def _throughputs(state: State) -> list[Criterion]:

@@ -16,12 +16,11 @@ from redline.search.belief import Belief
 from redline.search.conclude import Finding, answer, worst
 from redline.search.evidence import BAD_SCOUT, Reading, needed
 from redline.search.obstacles import obstacle, over_budget, undecided
-from redline.search.state import COARSE_SHARE, FIRST_LOAD, State, deaths, state_of
+from redline.search.state import COARSE_SHARE, FIRST_LOAD, SURE, State, deaths, state_of
 
 COARSE, CONFIRM_SHARE = 0.12, 0.75
 SEVERAL, LONG_SHARE = 8, 2.0
 MAX_CONFIRMS, MAX_HOLDS, MAX_TRIES = 3, 3, 3
-SURE = 0.8  # how probable it must be that a load meets the SLA, to be relied on
 ALONE = 0.1  # requests in flight, below which they hardly ever meet: less load would not serve them better
 HOPELESS_ERRORS, LOW_ENOUGH = 0.4, 0.25  # so many failures at so few requests/s: there is nothing to search
 _HOLDS = "the SLA holds at the highest load allowed"
@@ -177,7 +176,7 @@ def _narrow(state: State, belief: Belief) -> Probe | Answer:
     goal = state.goal
     if step := _at_the_ends(state, belief):
         return step
-    capacity = _capacity(state, belief)
+    capacity = state.relied_on(belief)
     if not _narrow_enough(state, belief):
         return _main(state, belief)
     support = _support(state, belief, capacity)
@@ -204,12 +203,6 @@ def _narrow_enough(state: State, belief: Belief) -> bool:
         return True
     a, b = belief.quantile(0.1), belief.quantile(0.9)
     return state.goal.by == "concurrency" and math.floor(b) - math.floor(a) <= 1
-
-
-def _capacity(state: State, belief: Belief) -> float:
-    """The load to rely on: the model gives it 80%."""
-    relied = belief.quantile(1 - SURE)
-    return state.fitting(math.floor(relied + 0.3) if state.goal.by == "concurrency" else relied)
 
 
 def _main(state: State, belief: Belief) -> Probe:

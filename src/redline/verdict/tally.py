@@ -48,6 +48,7 @@ class Tally:
     relative_variance: float = 0.0  # of one unit, over the squared mean
     seen: Dispersion = NOTHING
     prior_phi: float = stats.PHI_PRIOR
+    clumped: float = 0.0  # as `stats.clumped`: how they come together, where some were over
     look: float = math.nan  # as `ratio`, at a quantile that so few requests can show
     from_totals: bool = False  # only the value is known, not how many were over
 
@@ -121,7 +122,7 @@ def tally(criterion: Criterion, records: Records, window: Window) -> Tally:
     due = records.scheduled_s
     chosen = (due >= window.start_s) & (due <= window.end_s - lag_s(criterion, window))
     batches = stats.batch_count(window.length_s, window.mean_e2e_s)
-    return _tally(criterion, records, chosen, batches)
+    return _tally(criterion, records, chosen, batches, window.mean_e2e_s)
 
 
 def at_first_sight(records: Records, skip: int) -> NDArray[np.bool_]:
@@ -139,7 +140,9 @@ def first_look(criterion: Criterion, records: Records, skip: int) -> Tally:
     return _tally(criterion, records, at_first_sight(records, skip), stats.MIN_BATCHES)
 
 
-def _tally(criterion: Criterion, records: Records, chosen: NDArray[np.bool_], batches: int) -> Tally:
+def _tally(
+    criterion: Criterion, records: Records, chosen: NDArray[np.bool_], batches: int, stay_s: float = 0.0
+) -> Tally:
     metric = metric_of(criterion.metric)
     found = judged(criterion, records)
     if metric.kind == "mean":
@@ -178,7 +181,17 @@ def _tally(criterion: Criterion, records: Records, chosen: NDArray[np.bool_], ba
             stat = stats.quantile(value, metric.q)
             look = stats.quantile(value, min(metric.q, 1 - 0.5 / n)) / criterion.bound
             seen = _larger(seen, _own_tail(value, batches))
-    return Tally(criterion=criterion, n=n, k=k, requests=len(weight), stat=stat, seen=seen, prior_phi=prior, look=look)
+    return Tally(
+        criterion=criterion,
+        n=n,
+        k=k,
+        requests=len(weight),
+        stat=stat,
+        seen=seen,
+        prior_phi=prior,
+        clumped=stats.clumped(records.scheduled_s[chosen], over, stay_s),
+        look=look,
+    )
 
 
 def _owed(gaps_ms: Floats, n: float, q: float) -> float:
