@@ -30,6 +30,7 @@ MEAN_SLOPES = np.array([0.5, 1, 1.7, 3, 6, 12, 25.0])
 MEAN_SLOPE_PRIOR = (math.log(2.5), 1.0)
 LOAD_NOISE = 0.02  # standard deviation of ln(load): no two runs of a server are quite the same
 SHAPE_NOISE = 0.2  # the straight line in ln(load) is wrong by so much of the distance
+ALIKE = 0.05  # in ln(load): trials so near each other share that error
 FLUKE = 0.03  # the chance that an early end misleads, so that later trials can overrule it
 TIMES = np.array([1.0, 2, 4, 8])  # as much may trials differ from each other as one of them differs within
 TIMES_PRIOR = np.array([0.7, 0.15, 0.1, 0.05])
@@ -243,10 +244,15 @@ def _criterion_mass(grid: Floats, criterion: Criterion, words: Sequence[Word]) -
     slope_prior = -0.5 * ((np.log(slopes) - middle) / spread) ** 2
     log = np.log(TIMES_PRIOR)[:, None, None] + np.broadcast_to(slope_prior, (len(TIMES), len(grid), len(slopes)))
     room = _room(allowed if shares else None, slopes)
+    loads = np.log([word.load for word in words])
     for word in words:
         memory = word.queue / room**2
         du = (math.log(word.load) - grid)[:, None]
-        noise = slopes**2 * (times * LOAD_NOISE**2 + word.load_variance + (SHAPE_NOISE * du) ** 2)
+        alike = int(
+            (np.abs(loads - math.log(word.load)) < ALIKE).sum()
+        )  # where the line is wrong, it is for all of them
+        shape = alike * (SHAPE_NOISE * du) ** 2
+        noise = slopes**2 * (times * LOAD_NOISE**2 + word.load_variance + shape)
         if word.kind == "beyond":
             log += np.log(expit(du / LOAD_NOISE) + FLUKE)
         elif word.kind == "mean":

@@ -60,6 +60,10 @@ class Reading:
             (found := self.tallies[c.text]).met and found.n >= least(c) for c in criteria
         )
 
+    def judges(self, criteria: Sequence[Criterion], share: float) -> bool:
+        """Has each criterion this share of what it needs?"""
+        return all(self.tallies[c.text].n >= needed(c, share) for c in criteria)
+
     def breaks(self, criteria: Sequence[Criterion]) -> bool:
         """A full or early-failed trial that does not keep them all."""
         if self.role == "full":

@@ -16,6 +16,7 @@ from redline.verdict.watch import MIN_REQUESTS, MIN_WINDOW_S, SCOUT_REQUESTS
 
 FIRST_LOAD = 1.0
 COARSE_SHARE = 0.35  # of the requests of a trial, while the belief is wide
+CONFIRM_SHARE = 0.75  # of a trial at the capacity
 WORTH, MOST_LONGER = 2.0, 4  # times the overhead; but at most so many times the requests
 PASSED, BROKEN = 0.9, 1.1  # of its bound: what another SLA's full trial must show to stand for a scout of this one
 SCOUT_MAX_S, MIN_MAX_S = 600.0, 60.0
@@ -52,7 +53,9 @@ class State:
         return math.inf if self.goal.max_time_s is None else self.goal.max_time_s - self.used_s
 
     def supported(self) -> list[Reading]:
-        return [r for r in self.readings if r.supports(self.limits)]
+        """Full trials that met the SLA; of another SLA's, those that this one would have let run about as long."""
+        met = [r for r in self.readings if r.supports(self.limits)]
+        return [r for r in met if asked(r.trial, self.sla) or r.judges(self.limits, CONFIRM_SHARE)]
 
     def broken(self) -> list[Reading]:
         return [r for r in self.readings if r.breaks(self.limits)]
