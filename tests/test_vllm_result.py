@@ -10,14 +10,18 @@ import pytest
 
 import made
 from redline.bench.vllm import read_vllm
-from redline.bench.vllmresult import Told, detailed_result, goodput_of, percentiles_of, without_details
+from redline.bench.vllmresult import Told, goodput_of, percentiles_of, vllm_result
 from redline.experiment.workloads import PRESETS
 from redline.model import UsageError
 from redline.records import Records, Status
 
 SAMPLES = Path(__file__).parent / "data" / "vllm"
-TOLD = Told(by="rate", load=4.0, workload=PRESETS["chat"], model="m", began=datetime(2026, 1, 2, 3, 4, 5))
-CLOSED = Told(by="concurrency", load=8.0, workload=PRESETS["chat"], model="m", began=datetime(2026, 1, 2))
+TOLD = Told(
+    by="rate", load=4.0, workload=PRESETS["chat"], model="m", began=datetime(2026, 1, 2, 3, 4, 5), detailed=True
+)
+CLOSED = Told(
+    by="concurrency", load=8.0, workload=PRESETS["chat"], model="m", began=datetime(2026, 1, 2), detailed=True
+)
 
 
 def some() -> Records:
@@ -44,9 +48,7 @@ def some() -> Records:
 def test_keys_types_and_their_order_are_those_of_a_real_result(told, sample):
     real = json.loads((SAMPLES / f"{sample}.json").read_text())
     real.pop("config", None)  # of --metadata
-    ours = detailed_result(some(), told)
-    if "ttfts" not in real:
-        ours = without_details(ours)
+    ours = vllm_result(some(), replace(told, detailed="ttfts" in real))
 
     assert list(real) == list(ours)
     different = {
@@ -59,7 +61,7 @@ def test_keys_types_and_their_order_are_those_of_a_real_result(told, sample):
 
 
 def test_numbers_are_vllms_by_hand():
-    result = detailed_result(some(), TOLD)
+    result = vllm_result(some(), TOLD)
 
     assert (2, 1, 3) == (result["completed"], result["failed"], result["num_prompts"])
     assert (40, 8) == (result["total_input_tokens"], result["total_output_tokens"])  # the refused one asked for nothing
@@ -79,14 +81,14 @@ def test_requests_in_flight_at_the_end_are_not_in_it():
     records = made.records(20, 10.0, after_s=0.5)
     assert records.running.any()
 
-    result = detailed_result(records, TOLD)
+    result = vllm_result(records, TOLD)
 
     assert int(records.ok.sum()) == result["completed"] == len(result["ttfts"])
     assert (0, 20) == (result["failed"], result["num_prompts"])
 
 
 def test_nothing_finished_is_zeros_as_vllm_writes_them():
-    result = detailed_result(made.records(3, 10.0, failed=[0, 1, 2]), TOLD)
+    result = vllm_result(made.records(3, 10.0, failed=[0, 1, 2]), TOLD)
 
     assert (0, 3, 0.0, 0.0) == tuple(result[key] for key in ("completed", "failed", "p99_ttft_ms", "mean_itl_ms"))
     assert (0.0, 0) == (result["max_output_tokens_per_s"], result["max_concurrent_requests"])
@@ -95,7 +97,7 @@ def test_nothing_finished_is_zeros_as_vllm_writes_them():
 @pytest.mark.parametrize("told", [TOLD, CLOSED], ids=["rate", "concurrency"])
 def test_our_reader_of_vllm_reads_back_what_was_measured(told, tmp_path):
     records, path = some(), tmp_path / "result.json"
-    result = detailed_result(records, told) | {"redline": {}}
+    result = vllm_result(records, told) | {"redline": {}}
     path.write_text(json.dumps(result))
 
     (reading,) = read_vllm(path)
@@ -113,7 +115,7 @@ def test_our_reader_of_vllm_reads_back_what_was_measured(told, tmp_path):
 
 def test_the_plain_form_has_the_metrics_of_the_detailed_one(tmp_path):
     path = tmp_path / "result.json"
-    result = without_details(detailed_result(some(), TOLD))
+    result = vllm_result(some(), replace(TOLD, detailed=False))
     path.write_text(json.dumps(result))
 
     (reading,) = read_vllm(path)
@@ -126,9 +128,9 @@ def test_the_plain_form_has_the_metrics_of_the_detailed_one(tmp_path):
 def test_goodput_counts_the_requests_that_keep_all_bounds():
     def goodput(**bounds_ms: float) -> float:
         told = replace(TOLD, goodput_ms=bounds_ms)
-        return detailed_result(some(), told)["request_goodput"]
+        return vllm_result(some(), told)["request_goodput"]
 
-    assert detailed_result(some(), TOLD)["request_goodput"] is None
+    assert vllm_result(some(), TOLD)["request_goodput"] is None
     assert (0.5, 0.25, 0.0) == (goodput(ttft=300.1), goodput(ttft=300.1, tpot=500), goodput(e2el=100))
 
 
@@ -136,7 +138,7 @@ def test_a_request_of_one_token_keeps_every_bound_on_its_time_per_token():
     told = replace(TOLD, goodput_ms={"tpot": 1.0})
     single = Records(**{**some().columns(), "observed_s": 4.0, "tokens_out": np.array([1, 0, 1], np.int32)})
 
-    assert 0.5 == detailed_result(single, told)["request_goodput"]
+    assert 0.5 == vllm_result(single, told)["request_goodput"]
 
 
 @pytest.mark.parametrize(
@@ -164,12 +166,12 @@ def test_a_bad_bound_is_told(word, complaint):
 def test_a_cap_on_an_open_loop_is_vllms_max_concurrency_beside_a_rate():
     capped = replace(TOLD, workload=replace(PRESETS["chat"], max_in_flight=5))
 
-    assert (4.0, 5) == tuple(detailed_result(some(), capped)[key] for key in ("request_rate", "max_concurrency"))
+    assert (4.0, 5) == tuple(vllm_result(some(), capped)[key] for key in ("request_rate", "max_concurrency"))
 
 
 def test_percentiles_are_named_as_vllm_names_them():
     told = replace(TOLD, percentiles=percentiles_of("99.9,25.0,99.99999"))
-    result = detailed_result(some(), told)
+    result = vllm_result(some(), told)
 
     assert {"p25_ttft_ms", "p99.9_e2el_ms", "p99.99999_e2el_ms"} <= set(result)
     assert "p99_ttft_ms" not in result

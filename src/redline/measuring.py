@@ -16,7 +16,7 @@ import numpy as np
 
 from redline import process
 from redline.api import worst
-from redline.bench.vllmresult import PERCENTILES, Told, detailed_result
+from redline.bench.vllmresult import PERCENTILES, Told, vllm_result
 from redline.codec import finite
 from redline.events import Emit, Noted, ServerReady, ServerStarting, ServerStopped
 from redline.experiment.estimate import judged_requests
@@ -75,6 +75,7 @@ class Saying:
     label: str | None = None
     goodput_ms: Mapping[str, float] = field(default_factory=dict)
     percentiles: Sequence[float] = PERCENTILES
+    detailed: bool = False  # with lists of what is known of each request
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -247,7 +248,7 @@ class _ByHand:
 
 
 def result_of(plan: Plan, row: Row) -> dict[str, Any] | None:
-    """vLLM's result with all its lists, and under `redline` what we add; None where nothing was measured."""
+    """vLLM's result, and under `redline` what we add; None where nothing was measured."""
     outcome = row.trial.outcome
     if not isinstance(outcome, Measured) or outcome.records is None:
         return None
@@ -260,9 +261,10 @@ def result_of(plan: Plan, row: Row) -> dict[str, Any] | None:
         label=plan.saying.label,
         goodput_ms=plan.saying.goodput_ms,
         percentiles=plan.saying.percentiles,
+        detailed=plan.saying.detailed,
     )
     ours = _ours(plan, row, outcome, outcome.records)
-    result: dict[str, Any] = finite({**detailed_result(outcome.records, told), "redline": ours})
+    result: dict[str, Any] = finite({**vllm_result(outcome.records, told), "redline": ours})
     return result
 
 

@@ -23,7 +23,6 @@ from redline.units import nearest
 PERCENTILES = (50.0, 90.0, 95.0, 99.0)
 GOODPUT = ("ttft", "tpot", "e2el")  # what a bound can be on
 _ENDPOINTS = {"chat": "openai-chat", "completions": "openai"}
-_DETAILS = ("input_lens", "output_lens", "start_times", "ttfts", "itls", "generated_texts", "errors")
 _WORDS = {Status.FAILED: "failed", Status.REJECTED: "rejected (429 or 503)", Status.TIMED_OUT: "timed out"}
 
 
@@ -39,6 +38,7 @@ class Told:
     label: str | None = None
     goodput_ms: Mapping[str, float] = field(default_factory=dict)  # ttft, tpot, e2el -> bound on one request
     percentiles: Sequence[float] = PERCENTILES
+    detailed: bool = False  # with a list for each thing that is known of each request
 
 
 def is_bound(word: str) -> bool:
@@ -75,8 +75,8 @@ def percentiles_of(text: str) -> tuple[float, ...]:
     return tuple(found)
 
 
-def detailed_result(records: Records, told: Told) -> dict[str, Any]:
-    """The result with its lists; a request that had not ended is not in it."""
+def vllm_result(records: Records, told: Told) -> dict[str, Any]:
+    """The result; a request that had not ended is not in it. Without details as vLLM without --save-detailed."""
     seen = _Seen(records)
     duration_s = max(records.observed_s, 1e-9)
     tokens_in, tokens_out = int(seen.tokens_in[seen.ok].sum()), int(seen.tokens_out.sum())
@@ -101,24 +101,28 @@ def detailed_result(records: Records, told: Told) -> dict[str, Any]:
         "request_goodput": _good(seen, told.goodput_ms) / duration_s if told.goodput_ms else None,
         "output_throughput": tokens_out / duration_s,
         "total_token_throughput": (tokens_in + tokens_out) / duration_s,
-        "input_lens": seen.tokens_in.tolist(),
-        "output_lens": seen.tokens_out.tolist(),
-        "ttfts": seen.ttft_s.tolist(),
-        "itls": [gaps.tolist() for gaps in seen.gaps_s],
-        "latencies": seen.latency_s.tolist(),
-        "start_times": seen.sent_s.tolist(),
-        "queue_times": seen.queued_s.tolist(),
-        "generated_texts": [],  # not kept
-        "errors": [_WORDS.get(Status(int(code)), "") for code in seen.status],
+        **_lists(seen, detailed=told.detailed),
         **_peaks(seen),
         "rtfx": 0.0,
         **_latencies(seen, told.percentiles),
     }
 
 
-def without_details(result: Mapping[str, Any]) -> dict[str, Any]:
-    """The same as vLLM writes it without --save-detailed."""
-    return {key: value for key, value in result.items() if key not in _DETAILS}
+def _lists(seen: _Seen, *, detailed: bool) -> dict[str, list[Any]]:
+    always = {"latencies": seen.latency_s.tolist(), "queue_times": seen.queued_s.tolist()}
+    if not detailed:
+        return always
+    return {
+        "input_lens": seen.tokens_in.tolist(),
+        "output_lens": seen.tokens_out.tolist(),
+        "ttfts": seen.ttft_s.tolist(),
+        "itls": [gaps.tolist() for gaps in seen.gaps_s],
+        "latencies": always["latencies"],
+        "start_times": seen.sent_s.tolist(),
+        "queue_times": always["queue_times"],
+        "generated_texts": [],  # not kept
+        "errors": [_WORDS.get(Status(int(code)), "") for code in seen.status],
+    }
 
 
 class _Seen:

@@ -124,6 +124,7 @@ def _plan(words: Sequence[str], given: Mapping[str, Any]) -> Plan:
         label=given["label"],
         goodput_ms=goodput_of([*given["goodput"], *more]),
         percentiles=percentiles_of(given["metric_percentiles"]),
+        detailed=given["save_detailed"],
     )
     limit_s = None if given["duration"] is None else parse_duration(given["duration"])
     extent = measuring.Extent(requests=given["requests"], duration_s=limit_s)
@@ -132,12 +133,9 @@ def _plan(words: Sequence[str], given: Mapping[str, Any]) -> Plan:
 
 def _documents(results: Sequence[Mapping[str, Any]], detailed: bool) -> Iterator[str]:
     """One document, or one in each line, as vLLM appends them."""
-    from redline.bench.vllmresult import without_details
-
     indent = 2 if len(results) == 1 and not detailed else None
     for result in results:
-        shown = result if detailed else without_details(result)
-        yield json.dumps(shown, indent=indent, allow_nan=False, ensure_ascii=False) + "\n"
+        yield json.dumps(result, indent=indent, allow_nan=False, ensure_ascii=False) + "\n"
 
 
 def _table_of(path: Path | None) -> Callable[[Plan, Sequence[Row]], Iterator[str]]:
