@@ -90,15 +90,22 @@ def over_budget(state: State, probe: Probe) -> str | None:
         )
     own = state.own
     if len(own) >= goal.max_trials:
-        return (
-            f"the budget of {goal.max_trials} trial{'s' * (goal.max_trials != 1)} was used up (first looks not counted)"
-        )
+        budget = f"the budget of {goal.max_trials} trial{'s' * (goal.max_trials != 1)} was used up"
+        return f"{budget} (first looks not counted){_how_far(state)}"
     if goal.max_requests is None:
         most = max(BUDGET_REQUESTS, 10 * max((needed(c) for c in state.sla.criteria), default=0))
         spent_s = sum(t.outcome.duration_s for t in own)
         if sum(requests(t) for t in own) > most and spent_s > BUDGET_S:
             return f"the default budget of {most} requests was used up (--max-requests raises it)"
     return None
+
+
+def _how_far(state: State) -> str:
+    """What a search without more trials has come to, and what to do about it."""
+    if state.belief is None or state.belief.half <= state.goal.precision:
+        return "; --max-trials raises it"
+    known, asked_for = 100 * state.belief.half, 100 * state.goal.precision
+    return f": the capacity is known to ±{known:.0f}%, not to ±{asked_for:g}%; raise --max-trials, or --precision"
 
 
 def budget_note(evidence: Sequence[Trial], sla: Sla, goal: Goal) -> str | None:
