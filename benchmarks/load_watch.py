@@ -114,7 +114,8 @@ def process_tree(root: int) -> dict[int, list[str]]:
         with contextlib.suppress(OSError):
             tree[int(folder.name)] = (folder / "stat").read_text().rpartition(") ")[2].split()
             for task in (folder / "task").iterdir():
-                left += [int(pid) for pid in (task / "children").read_text().split()]
+                with contextlib.suppress(FileNotFoundError, ProcessLookupError):  # of a thread that just ended
+                    left += [int(pid) for pid in (task / "children").read_text().split()]
     return tree
 
 

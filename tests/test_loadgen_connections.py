@@ -99,6 +99,7 @@ def test_bytes_that_trickle_are_put_together_and_stamped_as_they_come(source):
 
     assert status is OK
     assert 0 < exchange.sent_ns < exchange.response.first_ns < exchange.response.last_ns <= time.monotonic_ns()
+    assert exchange.payload == b""  # nothing will send it again
 
 
 @SOURCES

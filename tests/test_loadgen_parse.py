@@ -142,8 +142,10 @@ def test_events_that_differ_in_their_text_alone_are_known_by_their_bytes(first, 
     tokens.learn(first[6:-2], json.loads(first[6:-2]))
     tokens.quick = True
 
-    assert fits is (other is not None and tokens.count_alike(chunk(other), 0))
-    for odd in [chunk(other)[:-1], chunk(other + b"\r\n")[:-2], chunk(other + other)] if other else []:
+    other = other or first
+
+    assert fits is tokens.count_alike(chunk(other), 0)
+    for odd in (chunk(other)[:-1], chunk(other + b"\r\n")[:-2], chunk(other + other)):
         assert not tokens.count_alike(odd, 0)
 
 

@@ -91,17 +91,6 @@ def test_calm_trials_say_the_less_the_more_requests_are_in_flight_until_some_wer
     assert few[0] < many[0] < 2 * few[0]
 
 
-def test_many_trials_away_from_the_capacity_do_not_fix_it_the_line_between_them_may_be_bent():
-    def spread(times):
-        trials = [
-            full(x, share, sla=P90, seed=i, e2e_s=0.2) for i in range(times) for x, share in ((50, 0.02), (80, 0.4))
-        ]
-        belief = belief_of(trials)
-        return math.log(belief.quantile(0.9) / belief.quantile(0.1))
-
-    assert spread(20) > 0.5 * spread(2)
-
-
 def test_requests_over_the_bound_in_one_go_count_for_less_than_those_that_come_one_by_one():
     def made(bunched):
         trial = full(50, 0.08, n=1000, sla=P90)

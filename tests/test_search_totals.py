@@ -5,7 +5,9 @@ import math
 import pytest
 
 from made import total
+from redline.model import Goal
 from redline.search.evidence import readings
+from redline.search.state import state_of
 from redline.sla import DEFAULT_ERROR_RATE, parse_sla
 
 COUNTED = {"completed": 190.0, "failed": 10.0}
@@ -43,3 +45,10 @@ def test_the_error_rate_that_nobody_asked_for_is_unknown_and_stands_in_nobodys_w
     assert math.isnan(found.stat)
     assert 0 == found.requests
     assert reading.supports(sla.criteria)
+
+
+def test_totals_that_another_sla_asked_for_support_this_one_though_they_count_no_failures() -> None:
+    sla, other = parse_sla("p90_ttft_ms<=300"), parse_sla("other: p90_ttft_ms<=200")
+    seen = total(8.0, other, [{"completed": 500.0, "p90_ttft_ms": 100.0}])
+
+    assert [seen] == [reading.trial for reading in state_of([seen], sla, Goal()).supported()]

@@ -113,9 +113,9 @@ def clumped(due_s: Floats, over: Floats, stay_s: float) -> float:
     independent of each other would be one clump.
 
     Divided by how many were over it is the size of the clump that one of them is in, on average; and so by how much
-    their number varies more than that of independent ones. (Clumps come as Poisson: D. Aldous, Probability
-    Approximations via the Poisson Clumping Heuristic, 1989. Told apart by runs: R. Smith and I. Weissman, Estimating
-    the Extremal Index, 1994.)
+    their number varies more than that of independent ones, for which it says 2.3, since some are near by chance.
+    (Clumps come as Poisson: D. Aldous, Probability Approximations via the Poisson Clumping Heuristic, 1989. Told apart
+    by runs: R. Smith and I. Weissman, Estimating the Extremal Index, 1994.)
 
     Args:
         due_s: when each request was due, in order

@@ -59,9 +59,9 @@ class Response(Tokens):
         self.broken = ""  # what went wrong, in words
         self.done = False  # [DONE] was seen
         self.finish: str | None = None
-        self.last_choice_ns = 0  # of an event with content or without
+        self.last_choice_ns = 0  # of an event that was read, with content or without
         self.tokens_in = self.tokens_out = -1  # from usage
-        self.arrived_ns = 0  # the bytes that were fed last
+        self.arrived_ns = 0  # the last bytes that were read, and not only counted
         self._complete = self._stream = self._framed = self._skip_newline = False
         self._between = False  # at the end of a chunk of HTTP
         self._held = b""  # an unfinished line

@@ -30,7 +30,6 @@ MEAN_SLOPES = np.array([0.5, 1, 1.7, 3, 6, 12, 25.0])
 MEAN_SLOPE_PRIOR = (math.log(2.5), 1.0)
 LOAD_NOISE = 0.02  # standard deviation of ln(load): no two runs of a server are quite the same
 SHAPE_NOISE = 0.2  # the straight line in ln(load) is wrong by so much of the distance
-ALIKE = 0.05  # in ln(load): trials so near each other share that error
 FLUKE = 0.03  # the chance that an early end misleads, so that later trials can overrule it
 TIMES = np.array([1.0, 2, 4, 8])  # as much may trials differ from each other as one of them differs within
 TIMES_PRIOR = np.array([0.7, 0.15, 0.1, 0.05])
@@ -167,10 +166,10 @@ def _overdispersion(criterion: Criterion, full: Sequence[Reading]) -> float:
     queues = any(r.trial.probe.by == "rate" for r in full) and hears_over(criterion)
     if allowed is None or not queues or metric_of(criterion.metric).kind == "error_rate":
         return pooled(tallies)
-    guess = max(stats.PHI_PRIOR, float(np.mean([r.load * r.mean_e2e_s for r in full])))
-    near = [t for t in tallies if t.k <= NEAR * allowed * t.n]
-    over = sum(t.k for t in near)
-    return max(1.0, (CLUMPS * guess + sum(t.clumped for t in near)) / (CLUMPS + over))
+    near = [(r, t) for r, t in zip(full, tallies, strict=True) if t.k <= NEAR * allowed * t.n]
+    guess = max(stats.PHI_PRIOR, float(np.mean([r.load * r.mean_e2e_s for r, _ in near] or [0.0])))
+    over = sum(t.k for _, t in near)
+    return max(1.0, (CLUMPS * guess + sum(t.clumped for _, t in near)) / (CLUMPS + over))
 
 
 def _far_beyond(found: Tally) -> bool:
@@ -191,7 +190,8 @@ def _word(reading: Reading, found: Tally, phi: float) -> Word:
     word = Word(load=reading.load, kind="share", phi=phi, load_variance=noise, sent=max(reading.sent, 1))
     if hears_over(found.criterion) and not closed:
         fed = reading.arrival_cv2 + reading.length_cv2
-        word = replace(word, queue=fed, crowd=reading.load * reading.mean_e2e_s)
+        crowd = 0.0 if found.from_totals else reading.load * reading.mean_e2e_s
+        word = replace(word, queue=fed, crowd=crowd)
     if allowed is not None and not found.from_totals:
         return replace(word, n=found.n, k=found.k)
     if found.from_totals:
@@ -244,15 +244,10 @@ def _criterion_mass(grid: Floats, criterion: Criterion, words: Sequence[Word]) -
     slope_prior = -0.5 * ((np.log(slopes) - middle) / spread) ** 2
     log = np.log(TIMES_PRIOR)[:, None, None] + np.broadcast_to(slope_prior, (len(TIMES), len(grid), len(slopes)))
     room = _room(allowed if shares else None, slopes)
-    loads = np.log([word.load for word in words])
     for word in words:
         memory = word.queue / room**2
         du = (math.log(word.load) - grid)[:, None]
-        alike = int(
-            (np.abs(loads - math.log(word.load)) < ALIKE).sum()
-        )  # where the line is wrong, it is for all of them
-        shape = alike * (SHAPE_NOISE * du) ** 2
-        noise = slopes**2 * (times * LOAD_NOISE**2 + word.load_variance + shape)
+        noise = slopes**2 * (times * LOAD_NOISE**2 + word.load_variance + (SHAPE_NOISE * du) ** 2)
         if word.kind == "beyond":
             log += np.log(expit(du / LOAD_NOISE) + FLUKE)
         elif word.kind == "mean":

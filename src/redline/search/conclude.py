@@ -119,7 +119,8 @@ def _best_support(state: State, found: _Bounded, finding: Finding) -> Reading | 
     top = math.inf
     if state.belief is not None and found.evidence in ("undecided", "crashed"):
         top = max(state.belief.quantile(0.5), state.goal.min_load)
-    met = [r for r in state.readings if r.supports(state.sla.criteria) and r.load <= top and r.load < finding.below]
+    fine = [r for r in state.supported() if r.supports(state.sla.criteria)]  # throughputs too
+    met = [r for r in fine if r.load <= top and r.load < finding.below]
     return max(met, key=lambda r: (r.load, r.sent), default=None)
 
 

@@ -61,8 +61,8 @@ class Reading:
         )
 
     def judges(self, criteria: Sequence[Criterion], share: float) -> bool:
-        """Has each criterion this share of what it needs?"""
-        return all(self.tallies[c.text].n >= needed(c, share) for c in criteria)
+        """Has each criterion this share of what it needs? The default error rate needs no more than the others."""
+        return all(self.tallies[c.text].n >= needed(c, share) for c in criteria if not c.default)
 
     def breaks(self, criteria: Sequence[Criterion]) -> bool:
         """A full or early-failed trial that does not keep them all."""

@@ -16,7 +16,7 @@ from redline.verdict.watch import MIN_REQUESTS, MIN_WINDOW_S, SCOUT_REQUESTS
 
 FIRST_LOAD = 1.0
 COARSE_SHARE = 0.35  # of the requests of a trial, while the belief is wide
-CONFIRM_SHARE = 0.75  # of a trial at the capacity
+OTHERS_SHARE = 0.5  # of what this SLA needs, in another's trial at the capacity
 WORTH, MOST_LONGER = 2.0, 4  # times the overhead; but at most so many times the requests
 PASSED, BROKEN = 0.9, 1.1  # of its bound: what another SLA's full trial must show to stand for a scout of this one
 SCOUT_MAX_S, MIN_MAX_S = 600.0, 60.0
@@ -53,9 +53,13 @@ class State:
         return math.inf if self.goal.max_time_s is None else self.goal.max_time_s - self.used_s
 
     def supported(self) -> list[Reading]:
-        """Full trials that met the SLA; of another SLA's, those that this one would have let run about as long."""
+        """Full trials that met the SLA; of those that another SLA asked for, none that is far too short."""
         met = [r for r in self.readings if r.supports(self.limits)]
-        return [r for r in met if asked(r.trial, self.sla) or r.judges(self.limits, CONFIRM_SHARE)]
+        return [r for r in met if self._fits(r.trial) or r.judges(self.limits, OTHERS_SHARE)]
+
+    def _fits(self, trial: Trial) -> bool:
+        """Did no other SLA say how long it lasts?"""
+        return not trial.probe.asked_by or asked(trial, self.sla)
 
     def broken(self) -> list[Reading]:
         return [r for r in self.readings if r.breaks(self.limits)]

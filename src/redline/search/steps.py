@@ -16,9 +16,9 @@ from redline.search.belief import Belief
 from redline.search.conclude import Finding, answer, worst
 from redline.search.evidence import BAD_SCOUT, Reading, needed
 from redline.search.obstacles import obstacle, over_budget, undecided
-from redline.search.state import COARSE_SHARE, CONFIRM_SHARE, FIRST_LOAD, SURE, State, deaths, state_of
+from redline.search.state import COARSE_SHARE, FIRST_LOAD, SURE, State, deaths, state_of
 
-COARSE = 0.12
+COARSE, CONFIRM_SHARE = 0.12, 0.75
 SEVERAL, LONG_SHARE = 8, 2.0
 MAX_CONFIRMS, MAX_HOLDS, MAX_TRIES = 3, 3, 3
 ALONE = 0.1  # requests in flight, below which they hardly ever meet: less load would not serve them better
