@@ -91,6 +91,17 @@ def test_calm_trials_say_the_less_the_more_requests_are_in_flight_until_some_wer
     assert few[0] < many[0] < 2 * few[0]
 
 
+def test_of_other_slas_trials_by_rate_many_count_for_no_more_than_some():
+    other, mine = parse_sla("other: p90_ttft_ms<=500"), parse_sla("mine: p90_ttft_ms<=200")
+
+    def weights(by):
+        trials = [full(50 + i, 0.02, sla=other, seed=i, by=by) for i in range(28)] + [full(60, 0.02, sla=mine, by=by)]
+        return [word.weight for word in words_on(mine.criteria[0], readings(trials, mine), mine)]
+
+    assert [0.5] * 28 + [1.0] == weights("rate")
+    assert [1.0] * 29 == weights("concurrency")
+
+
 def test_requests_over_the_bound_in_one_go_count_for_less_than_those_that_come_one_by_one():
     def made(bunched):
         trial = full(50, 0.08, n=1000, sla=P90)

@@ -34,6 +34,7 @@ FLUKE = 0.03  # the chance that an early end misleads, so that later trials can 
 TIMES = np.array([1.0, 2, 4, 8])  # as much may trials differ from each other as one of them differs within
 TIMES_PRIOR = np.array([0.7, 0.15, 0.1, 0.05])
 NEAR = 3.0  # times the share allowed: beyond it a queue grows, and all are over in one go
+OTHERS = 14  # trials of other SLAs, by rate: more than so many count for no more
 CLUMPS = 20  # requests over a bound, for which the guess at how they come together stands
 _BELOW, _ABOVE = 1.0, 0.7  # how far the grid goes beyond the scouted range
 _PILED, _PILED_SHARE, _MOVES = 0.05, 0.10, 3
@@ -63,6 +64,7 @@ class Word:
     queue: float = 0.0  # variance of what a queue is fed, per request; 0 where no queue is heard of
     crowd: float = 0.0  # requests in flight; 0 where no queue is heard of
     sent: int = 1
+    weight: float = 1.0  # how much of a trial it counts for
 
 
 @dataclass(frozen=True, kw_only=True, slots=True, eq=False)
@@ -132,27 +134,37 @@ def active(readings: Sequence[Reading], sla: Sla, goal: Goal) -> list[Criterion]
 
 
 def words_on(criterion: Criterion, readings: Sequence[Reading], sla: Sla) -> list[Word]:
-    """What each reading says on this criterion; passing scouts and scouts in a growing queue say nothing."""
+    """What each reading says on this criterion; passing scouts and scouts in a growing queue say nothing.
+
+    By rate the trials of other SLAs are often too short for this one, and all flatter in the same way, since each
+    starts idle: many of them count for no more than `OTHERS`.
+    """
     full = [r for r in readings if r.role == "full" and r.tallies[criterion.text].requests >= MIN_JUDGED]
     phi = _overdispersion(criterion, full)
-    words = []
-    for reading in readings:
-        beyond = Word(load=reading.load, kind="beyond")
-        if reading.role == "over":
-            if hears_over(criterion) and not reading.scouting:
-                words.append(beyond)
-        elif reading.role == "fail":
-            if reading.failed == criterion.text:
-                words.append(_word_of_failed(reading, reading.tallies[criterion.text], phi) or beyond)
-        elif reading.role == "full":
-            found = reading.tallies[criterion.text]
-            if found.requests >= MIN_JUDGED:
-                words.append(beyond if _far_beyond(found) else _word(reading, found, phi))
-        elif reading.role == "scout" and scout_ratio(reading, sla) > BAD_SCOUT:
-            found = reading.tallies[criterion.text]
-            if found.n >= 5 and _far_beyond(found):
-                words.append(beyond)
-    return words
+    said = [(r, word) for r in readings if (word := _word_on(criterion, r, sla, phi)) is not None]
+    theirs = [_for_another(r, sla) and word.kind != "beyond" for r, word in said]
+    weight = min(1.0, OTHERS / max(sum(theirs), 1))
+    return [replace(word, weight=weight) if other else word for (_, word), other in zip(said, theirs, strict=True)]
+
+
+def _for_another(reading: Reading, sla: Sla) -> bool:
+    probe = reading.trial.probe
+    return probe.by == "rate" and probe.asked_by not in ("", sla.name)
+
+
+def _word_on(criterion: Criterion, reading: Reading, sla: Sla, phi: float) -> Word | None:
+    beyond = Word(load=reading.load, kind="beyond")
+    if reading.role == "over":
+        return beyond if hears_over(criterion) and not reading.scouting else None
+    if reading.role == "silent" or (reading.role == "fail" and reading.failed != criterion.text):
+        return None
+    found = reading.tallies[criterion.text]
+    if reading.role == "fail":
+        return _word_of_failed(reading, found, phi) or beyond
+    if reading.role == "full" and found.requests >= MIN_JUDGED:
+        return beyond if _far_beyond(found) else _word(reading, found, phi)
+    far = reading.role == "scout" and scout_ratio(reading, sla) > BAD_SCOUT and found.n >= 5 and _far_beyond(found)
+    return beyond if far else None
 
 
 def _overdispersion(criterion: Criterion, full: Sequence[Reading]) -> float:
@@ -252,10 +264,12 @@ def _criterion_mass(grid: Floats, criterion: Criterion, words: Sequence[Word]) -
             log += np.log(expit(du / LOAD_NOISE) + FLUKE)
         elif word.kind == "mean":
             own = word.variance + (memory + word.crowd) / word.sent
-            log += _log_of_mean(word, slopes * du, times * own, noise)
+            log += word.weight * _log_of_mean(word, slopes * du, times * own, noise)
         elif allowed is not None:
             p = np.clip(expit(logit(allowed) + slopes * du), 1e-12, 1 - 1e-12)
-            log += _log_of_share(word, p, times * np.maximum(word.phi, memory) + word.n * p * (1 - p) * noise)
+            log += word.weight * _log_of_share(
+                word, p, times * np.maximum(word.phi, memory) + word.n * p * (1 - p) * noise
+            )
     mass = np.exp(log - log.max()).sum(axis=(0, 2))
     return np.asarray(mass / mass.sum(), dtype=np.float64)
 
