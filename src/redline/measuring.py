@@ -258,10 +258,7 @@ def result_of(plan: Plan, row: Row) -> dict[str, Any] | None:
         workload=plan.workload,
         model=row.model,
         began=row.began,
-        label=plan.saying.label,
-        goodput_ms=plan.saying.goodput_ms,
-        percentiles=plan.saying.percentiles,
-        detailed=plan.saying.detailed,
+        **asdict(plan.saying),
     )
     ours = _ours(plan, row, outcome, outcome.records)
     result: dict[str, Any] = finite({**vllm_result(outcome.records, told), "redline": ours})
