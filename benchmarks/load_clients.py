@@ -31,7 +31,7 @@ class Streams(FastHttpUser):
         body = {{"model": "mock", "stream": True, "stream_options": {{"include_usage": True}}, "max_tokens": {tokens},
                  "messages": [{{"role": "user", "content": "word " * 32}}]}}
         with self.client.post("/v1/chat/completions", json=body, stream=True) as answer:
-            for line in answer.iter_lines():
+            while answer.stream.readline(b"\\n"):
                 pass
 """
 

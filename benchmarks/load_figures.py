@@ -31,7 +31,7 @@ class Sample:
 
     at_s: float
     cpu_s: float
-    memory_mb: float  # 0: not looked at
+    memory_mb: float
     requests: int
     ended: int
     chunks: int
@@ -54,6 +54,7 @@ class Row:
     client: str
     load: str
     round: int
+    awake: bool = True  # the cores
     figures: Mapping[str, float] = field(default_factory=dict)
     failure: str = ""
 
@@ -77,7 +78,7 @@ def since_reset(samples: Sequence[Sample]) -> list[Sample]:
 
 def costs(load: Load, samples: Sequence[Sample]) -> dict[str, float]:
     """CPU and memory of the client while it did nothing but this load; what could not be seen is left out."""
-    everything, samples = samples, since_reset(samples)
+    samples = since_reset(samples)
     found: dict[str, float] = {}
     if load.tokens == 1:
         window = [s for s in samples if 0.1 * load.count <= s.requests <= 0.95 * load.count]
@@ -92,11 +93,10 @@ def costs(load: Load, samples: Sequence[Sample]) -> dict[str, float]:
         found["cpu_s_per_million"] = 1e6 * (window[-1].cpu_s - window[0].cpu_s) / tokens
         found["tokens_per_s"] = tokens / wall_s
         found["cpu_share"] = (window[-1].cpu_s - window[0].cpu_s) / wall_s
-    begun_s = min((s.at_s for s in samples if s.requests), default=0.0)
-    before = [s.memory_mb for s in everything if s.at_s < begun_s and s.memory_mb]
-    during = [s.memory_mb for s in window if s.memory_mb]
-    if before and during:
-        found["memory_mb_per_1000"] = 1e3 * (float(np.median(during)) - before[-1]) / most
+    begun = [s for s in samples if s.requests]
+    if window and begun[0] is not window[0]:
+        opened, streamed = (1e3 * (s.memory_mb - begun[0].memory_mb) / most for s in (window[0], window[-1]))
+        found |= {"opened_mb_per_1000": opened, "streamed_mb_per_1000": streamed}
     return found
 
 

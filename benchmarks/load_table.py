@@ -18,11 +18,15 @@ A server in C sends words at 50 tokens/s per stream, the first after 10 ms, and 
 Every client meets the same server on the same machine, in turn, in one run.
 Values are medians over the rounds, with the smallest and the largest of them.
 The machine counts for a lot, and what else runs on it: compare within a column, not with another page.
+A process of the lowest priority keeps each core awake, but in the second table.
 
 {tables}
 
 CPU is the user and system time of the client's processes, all of them, while it does nothing but this load:
 starting, making prompts, and what is left to do after the last token are left out.
+A core that sleeps takes time to wake, a virtual one most of all, and that is charged to the client: to one that waits
+for its server, and not to one that keeps its core busy.
+Memory is what the client grew by since its first request: when all streams were open, and just before they ended.
 Chunk lag is the client's stamp minus the server's.
 `kernel` is the receive stamp that Redline uses, `read` the time at which its process read the bytes.
 A TTFT error is the client's time to first token minus what passed between the server's read and its first write:
@@ -49,7 +53,11 @@ The two figures of one client come from different runs, and the runs are short.
 
 def table(rows: Sequence[Row], missing: Mapping[str, str]) -> str:
     """Costs, then times, in Markdown."""
-    return f"## Cost\n\n{_costs(rows, missing)}\n\n## Times\n\n{_times(rows)}\n\n## Schedule\n\n{_schedule(rows)}"
+    awake, asleep = ([row for row in rows if row.awake is state] for state in (True, False))
+    costs = _costs(awake, missing)
+    if asleep:
+        costs += f"\n\nWhere cores may sleep between two requests or tokens:\n\n{_costs(asleep, {})}"
+    return f"## Cost\n\n{costs}\n\n## Times\n\n{_times(awake)}\n\n## Schedule\n\n{_schedule(awake)}"
 
 
 def page(tables: str, *, machine: str, versions: Sequence[str], minutes: float) -> str:
@@ -65,7 +73,8 @@ def _costs(rows: Sequence[Row], missing: Mapping[str, str]) -> str:
         "times Redline's",
         "CPU s per million tokens, 500 streams",
         "times Redline's",
-        "MB per 1,000 streams held",
+        "MB per 1,000 streams, opened",
+        "and after 6 s of tokens",
     )
     body: list[list[str]] = []
     own = [median(rows, OWN, "200/s", "cpu_s_per_1000"), median(rows, OWN, "500 streams", "cpu_s_per_million")]
@@ -74,7 +83,8 @@ def _costs(rows: Sequence[Row], missing: Mapping[str, str]) -> str:
         cells = [name]
         for load, figure, base in (("200/s", "cpu_s_per_1000", own[0]), ("500 streams", "cpu_s_per_million", own[1])):
             cells += [_cell(rows, name, load, figure, "{:.3g}"), _times_own(median(rows, name, load, figure), base)]
-        body.append([*cells, _cell(rows, name, "500 streams", "memory_mb_per_1000", "{:.1f}")])
+        memory = ("opened_mb_per_1000", "streamed_mb_per_1000")
+        body.append([*cells, *(_cell(rows, name, "500 streams", figure, "{:.1f}") for figure in memory)])
         if failed:
             body.append([f"{name}: {failed}", *[""] * (len(head) - 1)])
     body += [[f"{name}: {why}", *[""] * (len(head) - 1)] for name, why in missing.items()]

@@ -1,6 +1,6 @@
 """What Redline's load generator costs, and how right its times are, beside other clients and a raw epoll loop.
 
-python benchmarks/loadgen.py                                       # under 15 minutes, on an idle machine
+python benchmarks/loadgen.py                                       # a quarter of an hour, on an idle machine
 python benchmarks/loadgen.py --quick                               # under a minute: Redline, vLLM's client, raw loop
 python benchmarks/loadgen.py --page docs/explanation/loadgen.md    # the page of the documentation
 
@@ -11,6 +11,7 @@ run mean anything. Clients other than Redline are looked for in the folder that 
 from __future__ import annotations
 
 import argparse
+import contextlib
 import json
 import os
 import platform
@@ -18,16 +19,17 @@ import sys
 import tempfile
 import time
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 
 from load_clients import QUIET, Client, Place, clients
 from load_figures import PACE, STREAMS, Load, Row, costs, parse_log, schedule
 from load_table import page, table
-from load_watch import Mock, compiled, mock_server, watched
+from load_watch import Mock, awake, compiled, mock_server, watched
 
 FIRST_MS = 10.0
 HERE = Path(__file__).parent
+COSTED = ("200/s", "500 streams")  # what every client is asked to offer
 _START_S = 90.0  # what a client may need before its first request, and after its last
 
 
@@ -79,22 +81,28 @@ def main() -> None:
     parser.add_argument("--quick", action="store_true", help="one short round of three clients")
     parser.add_argument("--rounds", type=int, metavar="N", help="how often each client meets each load (default 3)")
     parser.add_argument("--only", metavar="NAMES", help="clients, with commas between them")
-    parser.add_argument("--max-minutes", type=float, default=13.5, help="start nothing new after this (default 13.5)")
+    parser.add_argument("--max-minutes", type=float, default=16, help="start nothing new after this (default 16)")
     parser.add_argument("--rows", type=Path, help="write every measurement here, one JSON object a line")
     parser.add_argument("--page", type=Path, help="write the page of the documentation here")
     given = parser.parse_args()
     began_s = time.monotonic()
     with tempfile.TemporaryDirectory() as folder:
-        mock_program, floor = (compiled(HERE / name, Path(folder)) for name in ("mock_server.c", "floor.c"))
+        sources = ("mock_server.c", "floor.c", "awake.c")
+        mock_program, floor, awake_program = (compiled(HERE / name, Path(folder)) for name in sources)
         everyone = clients(floor)
         chosen = [one for one in everyone if _chosen(one, given.only, quick=given.quick)]
         wanted = loads(quick=given.quick)
         rows: list[Row] = []
         with mock_server(mock_program, PACE, FIRST_MS) as mock:
             rounds = given.rounds or (1 if given.quick else 3)
-            for row in measure(chosen, wanted, rounds, mock, began_s + 60 * given.max_minutes):
-                rows.append(row)
-                print(_said(row), file=sys.stderr)
+            until_s = began_s + 60 * given.max_minutes
+            # What it costs where cores sleep, then everything where none does.
+            parts = [(False, [load for load in wanted if load.name in COSTED], 1)] if not given.quick else []
+            for kept_awake, some, times in [*parts, (True, wanted, rounds)]:
+                with awake(awake_program) if kept_awake else contextlib.nullcontext():
+                    for row in measure(chosen, some, times, mock, until_s):
+                        rows.append(replace(row, awake=kept_awake))
+                        print(_said(rows[-1]), file=sys.stderr)
         versions = [f"{one.package} {one.version()}" for one in chosen if one.package and not one.missing()]
     missing = {one.name: one.missing() for one in everyone if one.missing()}
     machine = f"{_cores()} cores, Linux {platform.release().partition('-')[0]}, Python {platform.python_version()}"
@@ -114,7 +122,7 @@ def _chosen(client: Client, only: str | None, *, quick: bool) -> bool:
 
 def _said(row: Row) -> str:
     figures = ", ".join(f"{name} {value:.4g}" for name, value in row.figures.items())
-    return f"{row.round} {row.client}, {row.load}: {row.failure or figures}"
+    return f"{row.round if row.awake else 'asleep'} {row.client}, {row.load}: {row.failure or figures}"
 
 
 def _cores() -> int:

@@ -80,7 +80,8 @@ def test_cost_counts_the_steady_part_after_the_last_reset_only():
     found = costs(load, samples)
 
     assert pytest.approx(20.0) == found["cpu_s_per_million"]
-    assert pytest.approx(5.0) == found["memory_mb_per_1000"]  # 13.5 while held, 11 before
+    assert pytest.approx(2.0) == found["opened_mb_per_1000"]  # 13 then, 12 with the first request
+    assert pytest.approx(4.0) == found["streamed_mb_per_1000"]
 
 
 def test_a_constant_rate_is_kept_or_missed_by_what_the_server_read():
