@@ -89,6 +89,8 @@ def true_capacity(
             truth, memories = _whole(measure, good, bad, known), math.inf
         else:
             truth, memories = _root(measure, good, bad)
+            if math.isinf(truth.error) and measure(_lowest(full, by)).excess > 0:  # a stall now and then is too much
+                return Truth(capacity=0.0, error=0.0, limiting=truth.limiting)
         if (truth.error <= precision and memories >= _MEMORIES) or requests * runs >= _MOST or truth.capacity == 0.0:
             break
         good = bad = truth.capacity
@@ -110,10 +112,15 @@ def _saturation(profile: Profile, workload: Workload) -> float:
     return 2_000 / run.over_s
 
 
+def _lowest(full: float, by: Variable) -> float:
+    """A load at which requests hardly meet: what does not hold there holds nowhere."""
+    return full / 4096 if by == "rate" else 1.0
+
+
 def _bracket(at: Callable[[float], _Point], full: float, by: Variable) -> tuple[float, float]:
     """A load that holds and one that does not, within 5% or neighbouring integers; 0 or infinity where none is."""
     whole = by == "concurrency"
-    least, good, bad = 1.0 if whole else full / 4096, 0.0, math.inf
+    least, good, bad = _lowest(full, by), 0.0, math.inf
     load = max(full / 2, least)
     while good == 0.0 or math.isinf(bad):
         load = float(round(load)) if whole else load
