@@ -17,7 +17,7 @@ from scipy.special import expit, gammainc, logit, ndtr, xlog1py, xlogy
 from redline import stats
 from redline.model import Criterion, Goal, Sla
 from redline.records import Floats
-from redline.search.evidence import BAD_SCOUT, MIN_JUDGED, Reading, hears_over, scout_ratio
+from redline.search.evidence import BAD_SCOUT, MIN_JUDGED, Reading, for_another, hears_over, scout_ratio
 from redline.sla import allowed_share, metric_of
 from redline.verdict.tally import Tally
 from redline.verdict.watch import HOPELESS_MEAN, pooled
@@ -142,14 +142,9 @@ def words_on(criterion: Criterion, readings: Sequence[Reading], sla: Sla) -> lis
     full = [r for r in readings if r.role == "full" and r.tallies[criterion.text].requests >= MIN_JUDGED]
     phi = _overdispersion(criterion, full)
     said = [(r, word) for r in readings if (word := _word_on(criterion, r, sla, phi)) is not None]
-    theirs = [_for_another(r, sla) and word.kind != "beyond" for r, word in said]
+    theirs = [r.trial.probe.by == "rate" and word.kind != "beyond" and for_another(r.trial, sla) for r, word in said]
     weight = min(1.0, OTHERS / max(sum(theirs), 1))
     return [replace(word, weight=weight) if other else word for (_, word), other in zip(said, theirs, strict=True)]
-
-
-def _for_another(reading: Reading, sla: Sla) -> bool:
-    probe = reading.trial.probe
-    return probe.by == "rate" and probe.asked_by not in ("", sla.name)
 
 
 def _word_on(criterion: Criterion, reading: Reading, sla: Sla, phi: float) -> Word | None:

@@ -73,6 +73,16 @@ class Reading:
         return self.role == "fail" and any(c.text == self.failed for c in criteria)
 
 
+def asked(trial: Trial, sla: Sla) -> bool:
+    """Did this SLA ask for the trial, with the criteria that it has now?"""
+    return trial.probe.asked_by == sla.name and set(trial.probe.need) == {c.text for c in sla.criteria}
+
+
+def for_another(trial: Trial, sla: Sla) -> bool:
+    """Did another SLA say how long it lasts?"""
+    return bool(trial.probe.asked_by) and not asked(trial, sla)
+
+
 def needed(criterion: Criterion, share: float = 1.0) -> int:
     """How many judged units make a trial full; `share` is below 1 while the search is coarse."""
     allowed = allowed_share(criterion)

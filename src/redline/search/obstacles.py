@@ -7,8 +7,8 @@ from collections.abc import Sequence
 
 from redline.model import Answer, Goal, Probe, Sla, Trial
 from redline.search.conclude import Finding, answer
-from redline.search.evidence import Reading, needed
-from redline.search.state import COARSE_SHARE, State, asked, breakdowns, client_limits, deaths, requests, state_of
+from redline.search.evidence import Reading, asked, needed
+from redline.search.state import COARSE_SHARE, State, breakdowns, client_limits, deaths, requests, state_of
 from redline.sla import metric_of
 
 MAX_SCOUTS = 30

@@ -8,7 +8,17 @@ from dataclasses import dataclass
 
 from redline.model import Criterion, Failed, Goal, Measured, Probe, ProbeKind, Sla, Trial
 from redline.search.belief import Belief, Range, believe
-from redline.search.evidence import BAD_SCOUT, MIN_JUDGED, Reading, least, needed, readings, scout_ratio
+from redline.search.evidence import (
+    BAD_SCOUT,
+    MIN_JUDGED,
+    Reading,
+    asked,
+    for_another,
+    least,
+    needed,
+    readings,
+    scout_ratio,
+)
 from redline.sla import metric_of
 from redline.stats import WARM_UP
 from redline.verdict import usable
@@ -55,11 +65,7 @@ class State:
     def supported(self) -> list[Reading]:
         """Full trials that met the SLA; of those that another SLA asked for, none that is far too short."""
         met = [r for r in self.readings if r.supports(self.limits)]
-        return [r for r in met if self._fits(r.trial) or r.judges(self.limits, OTHERS_SHARE)]
-
-    def _fits(self, trial: Trial) -> bool:
-        """Did no other SLA say how long it lasts?"""
-        return not trial.probe.asked_by or asked(trial, self.sla)
+        return [r for r in met if not for_another(r.trial, self.sla) or r.judges(self.limits, OTHERS_SHARE)]
 
     def broken(self) -> list[Reading]:
         return [r for r in self.readings if r.breaks(self.limits)]
@@ -168,11 +174,6 @@ def requests(trial: Trial) -> int:
     if outcome.records is not None:
         return len(outcome.records)
     return int(sum(run.get("completed", 0) + run.get("failed", 0) for run in outcome.aggregates))
-
-
-def asked(trial: Trial, sla: Sla) -> bool:
-    """Did this SLA ask for the trial, with the criteria that it has now?"""
-    return trial.probe.asked_by == sla.name and set(trial.probe.need) == {c.text for c in sla.criteria}
 
 
 def fitting(load: float, goal: Goal) -> float:
