@@ -31,6 +31,7 @@ WORTH, MOST_LONGER = 2.0, 4  # times the overhead; but at most so many times the
 PASSED, BROKEN = 0.9, 1.1  # of its bound: what another SLA's full trial must show to stand for a scout of this one
 SCOUT_MAX_S, MIN_MAX_S = 600.0, 60.0
 SURE = 0.8  # how probable it must be that a load meets the SLA, to be relied on
+NEARLY = 0.1  # of a request in flight: a whole load that is so little above counts as reached
 MANY_LIMITED = 3  # more unusable trials than that, and more than a third of all, are no accident
 
 
@@ -96,7 +97,7 @@ class State:
     def relied_on(self, belief: Belief) -> float:
         """The load to rely on: the belief gives it 80%."""
         load = belief.quantile(1 - SURE)
-        return self.fitting(math.floor(load + 0.3) if self.goal.by == "concurrency" else load)
+        return self.fitting(math.floor(load + NEARLY) if self.goal.by == "concurrency" else load)
 
     def fitting(self, load: float) -> float:
         """The nearest load that can be asked for: in range, and whole or with four digits."""
