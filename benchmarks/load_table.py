@@ -27,6 +27,7 @@ starting, making prompts, and what is left to do after the last token are left o
 A core that sleeps takes time to wake, a virtual one most of all, and that is charged to the client: to one that waits
 for its server, and not to one that keeps its core busy.
 Memory is what the client grew by since its first request: when all streams were open, and just before they ended.
+One that lets go of something of its own meanwhile, or took all that it needs before, shows too little there.
 Chunk lag is the client's stamp minus the server's.
 `kernel` is the receive stamp that Redline uses, `read` the time at which its process read the bytes.
 A TTFT error is the client's time to first token minus what passed between the server's read and its first write:
