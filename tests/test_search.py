@@ -22,6 +22,7 @@ from redline.model import (
     Workload,
 )
 from redline.search import answer_now, budget_note, next_job, next_step
+from redline.search.belief import Belief
 from redline.search.evidence import readings
 from redline.search.state import state_of
 from redline.simulate.profiles import PROFILES, Faults
@@ -544,6 +545,13 @@ def test_users_who_pause_are_known_to_send_less():
 
     assert 200 / per_s < state.planned_s(probe) < 1.2 * 200 / per_s
     assert state.max_s(users, "main", probe.need) > 8 * 200 / per_s
+
+
+@pytest.mark.parametrize(("at_80", "relied_on"), [(11.8, 11.0), (11.95, 12.0)])
+def test_a_whole_load_is_relied_on_where_the_belief_reaches_it_all_but_a_tenth(at_80, relied_on):
+    belief = Belief(grid=np.log([at_80 / 2, at_80, 2 * at_80]), cdf=np.array([0.0, 0.2, 1.0]), medians={})
+
+    assert state_of([], SLA, CLOSED).relied_on(belief) == relied_on
 
 
 def test_a_trial_that_was_hopeless_for_another_sla_tells_what_it_saw_of_this_one():
