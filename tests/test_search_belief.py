@@ -10,7 +10,8 @@ from made import full, total
 from redline.model import Goal, Measured, Stop, Trial
 from redline.records import Status
 from redline.search.belief import SHARE_SLOPES, Range, active, believe, words_on
-from redline.search.evidence import readings, scout_ratio
+from redline.search.evidence import readings
+from redline.search.scouts import scout_ratio
 from redline.sla import parse_sla
 
 P90 = parse_sla("p90_ttft_ms<=200")

@@ -17,7 +17,8 @@ from scipy.special import expit, gammainc, logit, ndtr, xlog1py, xlogy
 from redline import stats
 from redline.model import Criterion, Goal, Sla
 from redline.records import Floats
-from redline.search.evidence import BAD_SCOUT, MIN_JUDGED, Reading, for_another, hears_over, scout_ratio
+from redline.search.evidence import MIN_JUDGED, Reading, for_another, hears_over
+from redline.search.scouts import BAD_SCOUT, scout_ratio
 from redline.sla import allowed_share, metric_of
 from redline.verdict.tally import Tally
 from redline.verdict.watch import HOPELESS_MEAN, pooled

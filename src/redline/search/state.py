@@ -8,17 +8,8 @@ from dataclasses import dataclass
 
 from redline.model import Criterion, Failed, Goal, Measured, Probe, ProbeKind, Sla, Trial
 from redline.search.belief import Belief, Range, believe
-from redline.search.evidence import (
-    BAD_SCOUT,
-    MIN_JUDGED,
-    Reading,
-    asked,
-    for_another,
-    least,
-    needed,
-    readings,
-    scout_ratio,
-)
+from redline.search.evidence import MIN_JUDGED, Reading, asked, for_another, least, needed, readings
+from redline.search.scouts import BAD_SCOUT, scout_ratio
 from redline.sla import metric_of
 from redline.stats import WARM_UP
 from redline.verdict import usable

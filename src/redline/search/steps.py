@@ -14,8 +14,9 @@ from redline.model import Answer, Goal, Probe, Sla, Trial
 from redline.search import curve
 from redline.search.belief import Belief
 from redline.search.conclude import Finding, answer, worst
-from redline.search.evidence import BAD_SCOUT, Reading, needed
+from redline.search.evidence import Reading, needed
 from redline.search.obstacles import obstacle, over_budget, undecided
+from redline.search.scouts import BAD_SCOUT
 from redline.search.state import COARSE_SHARE, FIRST_LOAD, SURE, State, deaths, state_of
 
 COARSE, CONFIRM_SHARE = 0.12, 0.75
