@@ -19,7 +19,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict, replace
+from dataclasses import asdict
 from pathlib import Path
 
 from load_clients import QUIET, Client, Place, clients
@@ -44,7 +44,9 @@ def loads(*, quick: bool) -> list[Load]:
     return [rates[0], streams[1]] if quick else [*rates, *streams]
 
 
-def measure(chosen: Sequence[Client], wanted: Sequence[Load], rounds: int, mock: Mock, until_s: float) -> Iterator[Row]:
+def measure(
+    chosen: Sequence[Client], wanted: Sequence[Load], rounds: int, mock: Mock, until_s: float, *, kept_awake: bool
+) -> Iterator[Row]:
     """Each client under each load, in turn; no new run after `until_s`."""
     for number in range(1, rounds + 1):
         for load in wanted:
@@ -54,10 +56,10 @@ def measure(chosen: Sequence[Client], wanted: Sequence[Load], rounds: int, mock:
                 if time.monotonic() > until_s:
                     print("out of time: the rest is left out", file=sys.stderr)
                     return
-                yield _row(client, load, number, mock)
+                yield _row(client, load, number, mock, kept_awake=kept_awake)
 
 
-def _row(client: Client, load: Load, number: int, mock: Mock) -> Row:
+def _row(client: Client, load: Load, number: int, mock: Mock, *, kept_awake: bool) -> Row:
     with tempfile.TemporaryDirectory() as folder:
         place = Place(port=mock.port, folder=Path(folder))
         mock.get("/reset")
@@ -72,7 +74,7 @@ def _row(client: Client, load: Load, number: int, mock: Mock) -> Row:
                 failure = f"its results cannot be read: {error!r}"
         if failure:
             print(f"{client.name}, {load.name}: {failure}\n{printed[-2000:]}", file=sys.stderr)
-    return Row(client=client.name, load=load.name, round=number, figures=figures, failure=failure)
+    return Row(client=client.name, load=load.name, round=number, awake=kept_awake, figures=figures, failure=failure)
 
 
 def main() -> None:
@@ -100,9 +102,9 @@ def main() -> None:
             parts = [(False, [load for load in wanted if load.name in COSTED], 1)] if not given.quick else []
             for kept_awake, some, times in [*parts, (True, wanted, rounds)]:
                 with awake(awake_program) if kept_awake else contextlib.nullcontext():
-                    for row in measure(chosen, some, times, mock, until_s):
-                        rows.append(replace(row, awake=kept_awake))
-                        print(_said(rows[-1]), file=sys.stderr)
+                    for row in measure(chosen, some, times, mock, until_s, kept_awake=kept_awake):
+                        rows.append(row)
+                        print(_said(row), file=sys.stderr)
         versions = [f"{one.package} {one.version()}" for one in chosen if one.package and not one.missing()]
     missing = {one.name: one.missing() for one in everyone if one.missing()}
     machine = f"{_cores()} cores, Linux {platform.release().partition('-')[0]}, Python {platform.python_version()}"
